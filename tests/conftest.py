@@ -1,0 +1,36 @@
+"""Strictness for every test: no silent type promotion, no silent broadcasting, several virtual CPU devices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder with the real images; a test that needs it is skipped, and counted, where there is none."""
+    configured = os.environ.get("WBC_DATA_DIR")
+    folder = Path(configured) if configured else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real images: set WBC_DATA_DIR to the folder that holds them")
+    return folder
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private cache, so that a test never reads or leaves anything in the user's."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("WBC_CACHE_DIR", str(folder))
+    return folder

@@ -1,0 +1,1 @@
+"""Benchmarks: one CSV schema, interleaved comparisons, provenance."""

@@ -1,0 +1,1 @@
+"""One module per subcommand of the command line; each is also callable from Python."""

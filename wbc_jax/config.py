@@ -1,0 +1,200 @@
+"""The typed configuration of a run. Values only: no files, no defaults hidden in code that reads it.
+
+`None` means off. Choices are Literals. A field's docstring is its `--help` text, with the unit and the source of
+a value where a paper gives one. `wbc_jax.config_check` finds every problem of a config at once,
+`wbc_jax.config_json` writes and reads it as strict JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+TaskName = Literal["native", "wbc5", "pbc8", "wbc4", "labelled9", "mtd3", "intermediate3"]
+SplitProtocol = Literal["auto", "given", "given_test", "random_311", "random_622"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    dataset: str = "synthetic_smear"
+    """Data set by name; `wbc-jax data list` shows all."""
+    raw_dir: str | None = None
+    """Folder that holds the original files; None: $WBC_DATA_DIR."""
+    cache_dir: str | None = None
+    """Folder for prepared stores; None: $WBC_CACHE_DIR, else the user's cache directory."""
+    task: TaskName = "native"
+    """Output classes: the data set's own, or a task of the papers that gathers or leaves out classes."""
+    split: SplitProtocol = "auto"
+    """given: train/val/test as supplied; given_test: supplied test, the rest 3:1; random_311, random_622: stratified
+    shares; auto: the protocol that the papers use for this data set."""
+    split_seed: int = 0
+    """Seed of the random protocols."""
+    split_sha256: str | None = None
+    """Digest of the split that must be used; another one is refused. None: not pinned."""
+    image_size_px: int = 224
+    """Side of the square image that the network sees, px."""
+    store_size_px: int = 256
+    """Side of the square images in the prepared store, px; random crops of `image_size_px` come out of it."""
+    framing: Literal["squash", "pad", "crop", "nucleus"] = "squash"
+    """How an image becomes square: squash the long side, pad it, crop the centre, or crop around the largest
+    nucleus found by its stain (for whole-smear images)."""
+    balance: Literal["none", "sampling", "class_weights", "offline"] = "none"
+    """Class imbalance: draw classes equally often, weight the loss, or add rotated, flipped and translated copies to
+    the training set up to the largest class (SCAM, Methods)."""
+    loader: Literal["auto", "resident", "stream"] = "auto"
+    """Where the images live while training: on the devices, streamed from the store, or resident when they fit."""
+    stream_workers: int = 0
+    """Worker processes of the streaming loader; 0 reads in the main process."""
+    max_images_per_class: int | None = None
+    """Use at most this many training images of each class; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    name: str = "scam_tiny"
+    """Network by name; `wbc_jax.models.list_models()` lists all."""
+    branches: Literal["both", "resnet", "densenet"] = "both"
+    """Feature extractors of SCAM (Table 7)."""
+    attention: Literal["none", "cam", "sam", "parallel", "csam", "scam", "se", "eca"] = "scam"
+    """Attention on SCAM's fused map (Tables 5, 6)."""
+    fusion: Literal["add", "concat"] = "add"
+    """How SCAM joins its two branches."""
+    cut: Literal["last", "14"] = "last"
+    """Trunk stage that SCAM taps: the last (7x7 at 224 px), or the 14x14 stage."""
+    dropout_rate: float = 0.5
+    """Dropout before the last layer, share of units."""
+    pretrained: str | None = None
+    """Weights to start from: torchvision .pth or .safetensors of this network; None: random."""
+    pretrained_resnet: str | None = None
+    """ImageNet weights of SCAM's ResNet branch, .pth or .safetensors; None: random (Table 8)."""
+    pretrained_densenet: str | None = None
+    """ImageNet weights of SCAM's DenseNet branch; None: random (Table 8)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    name: Literal["radam", "adam", "adamw", "sgd"] = "radam"
+    """Optimiser. SCAM uses RAdam, DAFFNet Adam, WBC-AMNet momentum SGD."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine", "piecewise"] = "cosine"
+    """Learning rate over time after warm-up."""
+    warmup_epochs: float = 0.0
+    """Linear warm-up from 0, epochs."""
+    piecewise_epochs: tuple[float, ...] = ()
+    """Epochs at which the piecewise schedule drops."""
+    piecewise_factor: float = 0.1
+    """Factor of each drop."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay per step, relative to the learning rate; not applied to norms and biases."""
+    momentum: float = 0.9
+    """Momentum of sgd; beta1 of the others."""
+    clip_norm: float | None = None
+    """Clip the global gradient norm to this; None: off."""
+    accumulate_steps: int = 1
+    """Batches whose gradients are averaged before one update."""
+    ema_decay: float | None = None
+    """Decay per update of an exponential moving average of the parameters, used for evaluation; None: off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    enabled: bool = True
+    """Augment training images on the device."""
+    flip: bool = True
+    """Mirror horizontally and vertically, each with probability 0.5."""
+    rotation_deg: float = 180.0
+    """Largest rotation either way, degrees."""
+    translation: float = 0.05
+    """Largest shift either way, share of the image side."""
+    scale: tuple[float, float] = (0.9, 1.1)
+    """Zoom range; above 1 shows a smaller part of the image."""
+    brightness: float = 0.1
+    """Largest change either way, share of full scale."""
+    contrast: float = 0.1
+    """Largest change of contrast either way, share."""
+    saturation: float = 0.1
+    """Largest change of saturation either way, share."""
+    hue: float = 0.02
+    """Largest hue shift either way, turns."""
+    stain: float = 0.05
+    """Spread of the stain jitter in optical-density space (haematoxylin, eosin, rest), share; 0: off."""
+    mixup_alpha: float = 0.2
+    """Parameter of the Beta distribution of mixup's weight, one draw a batch (SCAM: 0.2); 0: off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    epochs: int = 12
+    """Passes over the training set."""
+    batch_size: int = 32
+    """Images per step, over all devices."""
+    seed: int = 0
+    """Seed of initial weights, order, augmentation and dropout."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of activations; auto: bfloat16 on accelerators, float32 on CPU. Parameters, statistics, losses stay float32."""
+    label_smoothing: float = 0.0
+    """Share of each label spread over all classes."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that stay as they are, by parameter path prefix, for example `resnet` or `densenet/conv0`."""
+    freeze_batch_stats: bool = False
+    """Use the stored BatchNorm statistics while training (small or foreign data sets)."""
+    early_stop_patience_epochs: int | None = None
+    """Stop after this many epochs without a better validation score; None: never."""
+    skip_nonfinite_updates: bool = False
+    """Leave the state as it is when a gradient is not finite, and count it, instead of stopping."""
+    execution: Literal["jit", "pmap"] = "jit"
+    """How a step runs on several devices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    batch_size: int = 64
+    """Images per evaluation step; any value gives the same result."""
+    every_epochs: int = 1
+    """Validate after this many epochs."""
+    select: Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"] = "accuracy"
+    """Validation score that picks the best checkpoint."""
+    flip_average: bool = False
+    """Average probabilities over the four mirror images."""
+    bootstrap_samples: int = 1000
+    """Resamples behind the 95 % intervals; 0: no intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    every_steps: int | None = None
+    """Save the state after this many steps besides each epoch's end; None: at each epoch's end only."""
+    keep: int = 2
+    """Newest checkpoints kept besides the best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    every_steps: int = 20
+    """Read losses back and log them after this many steps."""
+    tensorboard: bool = True
+    """Write TensorBoard event files beside metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    num_devices: int | None = None
+    """Devices to use; None: all."""
+    compile_cache: bool = True
+    """Keep compiled programs in the cache directory, so that the next start is faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, complete."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

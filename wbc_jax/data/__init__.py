@@ -1,0 +1,1 @@
+"""Images to batches: data sets, splits, the packed store, the order of samples, and the two loaders."""

@@ -1,0 +1,30 @@
+"""The unit that moves from the loaders to the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+Array = jax.Array | np.ndarray
+
+
+@struct.dataclass
+class Batch:
+    """B samples. Arrays may live on the host (numpy) or on devices; a loader decides, the steps do not care.
+
+    Attributes:
+        images: uint8 `(B, H, W, 3)`, RGB, at the store's size; steps augment and normalise them on the device.
+        labels: int32 `(B,)`, task labels.
+        attributes: int32 `(B, 11)`, value indices in `catalog.ATTRIBUTES` order, -1 where not annotated.
+        mask: float32 `(B,)`, 1 for a sample that counts, 0 for padding.
+        ids: int32 `(B,)`, row in the packed store.
+    """
+
+    images: Any
+    labels: Any
+    attributes: Any
+    mask: Any
+    ids: Any

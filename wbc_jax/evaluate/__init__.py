@@ -1,0 +1,1 @@
+"""Metrics, calibration, tables, figures and the predictions file."""

@@ -1,0 +1,1 @@
+"""Devices, checkpoints, signals, logs, provenance: everything that touches the machine."""

@@ -1,0 +1,1 @@
+"""Losses, optimisers, augmentation, pure step factories, and the loop that drives them."""
