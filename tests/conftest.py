@@ -1,4 +1,4 @@
-"""Strictness for every test: no silent type promotion, no silent broadcasting, several virtual CPU devices."""
+"""Strictness for every test: no silent promotion or broadcasting; four virtual CPU devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the field: cell classes, morphological attributes, and the tasks that the papers define on them.
+"""The words of the field: cell classes, morphological attributes, and the tasks that the papers define.
 
 Everything is addressed by name. A label is an index into `Task.class_names`, an attribute value an index into
 `Attribute.values` (alphabetical, as WBCAtt encodes them); -1 marks an attribute that was not annotated.
@@ -68,9 +68,9 @@ _ALIASES: dict[str, str] = {
 
 
 def canonical_class(name: str) -> str | None:
-    """The cell class that a folder or label name means, or None for a name outside the common vocabulary.
+    """The cell class that a folder or label name means, or None outside the common vocabulary.
 
-    Case, spaces and hyphens do not matter: `"Neutrophils"`, `"NEUTROPHIL"` and `"neut"` are all `"neutrophil"`.
+    Case, spaces and hyphens do not matter: `Neutrophils`, `NEUTROPHIL` and `neut` all mean `neutrophil`.
     """
     key = "_".join(name.strip().lower().replace("-", " ").split())
     return key if key in CELL_CLASSES else _ALIASES.get(key)
@@ -175,10 +175,10 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
-"""Named tasks. `mtd3` (BCCD) and `intermediate3` (WBCs) are WBC-AMNet's tri-class tasks, paper section 3.1."""
+"""Named tasks. `mtd3` (BCCD) and `intermediate3` (WBCs) are the tri-class tasks of WBC-AMNet."""
 
 
 def label_map(task: Task, cell_classes: tuple[str, ...]) -> np.ndarray:
-    """Task label of each of a data set's cell classes, int32 `(len(cell_classes),)`; -1 where the task leaves it out."""
+    """Task label of each cell class, int32 `(len(cell_classes),)`; -1 where the task leaves it out."""
     labels = [task.label(name) for name in cell_classes]
     return np.asarray([-1 if label is None else label for label in labels], dtype=np.int32)

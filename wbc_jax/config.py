@@ -1,7 +1,7 @@
 """The typed configuration of a run. Values only: no files, no defaults hidden in code that reads it.
 
-`None` means off. Choices are Literals. A field's docstring is its `--help` text, with the unit and the source of
-a value where a paper gives one. `wbc_jax.config_check` finds every problem of a config at once,
+`None` means off. Choices are Literals. A field's docstring is its `--help` text, with the unit and the source
+of a value where a paper gives one. `wbc_jax.config_check` finds every problem of a config at once,
 `wbc_jax.config_json` writes and reads it as strict JSON.
 """
 
@@ -25,8 +25,8 @@ class DataConfig:
     task: TaskName = "native"
     """Output classes: the data set's own, or a task of the papers that gathers or leaves out classes."""
     split: SplitProtocol = "auto"
-    """given: train/val/test as supplied; given_test: supplied test, the rest 3:1; random_311, random_622: stratified
-    shares; auto: the protocol that the papers use for this data set."""
+    """given: train/val/test as supplied; given_test: supplied test, the rest 3:1; random_311, random_622:
+    stratified shares; auto: the protocol that the papers use for this data set."""
     split_seed: int = 0
     """Seed of the random protocols."""
     split_sha256: str | None = None
@@ -39,10 +39,10 @@ class DataConfig:
     """How an image becomes square: squash the long side, pad it, crop the centre, or crop around the largest
     nucleus found by its stain (for whole-smear images)."""
     balance: Literal["none", "sampling", "class_weights", "offline"] = "none"
-    """Class imbalance: draw classes equally often, weight the loss, or add rotated, flipped and translated copies to
-    the training set up to the largest class (SCAM, Methods)."""
+    """Class imbalance: draw classes equally often, weight the loss, or add rotated, flipped and translated
+    copies to the training set up to the largest class (SCAM, Methods)."""
     loader: Literal["auto", "resident", "stream"] = "auto"
-    """Where the images live while training: on the devices, streamed from the store, or resident when they fit."""
+    """Where the images live: on the devices, streamed from the store, or resident when they fit."""
     stream_workers: int = 0
     """Worker processes of the streaming loader; 0 reads in the main process."""
     max_images_per_class: int | None = None
@@ -132,11 +132,13 @@ class TrainConfig:
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of activations; auto: bfloat16 on accelerators, float32 on CPU. Parameters, statistics, losses stay float32."""
+    """Type of activations; auto: bfloat16 on accelerators, float32 on CPU. Parameters, statistics and losses
+    stay float32."""
     label_smoothing: float = 0.0
     """Share of each label spread over all classes."""
     freeze: tuple[str, ...] = ()
-    """Parts of the network that stay as they are, by parameter path prefix, for example `resnet` or `densenet/conv0`."""
+    """Parts of the network that stay as they are, by parameter path prefix, such as `resnet` or
+    `densenet/conv0`."""
     freeze_batch_stats: bool = False
     """Use the stored BatchNorm statistics while training (small or foreign data sets)."""
     early_stop_patience_epochs: int | None = None

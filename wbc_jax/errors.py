@@ -1,7 +1,7 @@
 """Errors that a user can act on: what was found, what was expected, where, and what to do about it.
 
-Every error that leaves the package by intent is a `WbcError`; the command line prints its four parts and exits
-with its `exit_code`. Anything else is a defect of ours and keeps its traceback.
+Every error that leaves the package by intent is a `WbcError`; the command line prints its four parts and
+exits with its `exit_code`. Anything else is a defect of ours and keeps its traceback.
 """
 
 from __future__ import annotations

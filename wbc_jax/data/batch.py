@@ -16,7 +16,7 @@ class Batch:
     """B samples. Arrays may live on the host (numpy) or on devices; a loader decides, the steps do not care.
 
     Attributes:
-        images: uint8 `(B, H, W, 3)`, RGB, at the store's size; steps augment and normalise them on the device.
+        images: uint8 `(B, S, S, 3)`, RGB, at the store's size; the steps augment and normalise them.
         labels: int32 `(B,)`, task labels.
         attributes: int32 `(B, 11)`, value indices in `catalog.ATTRIBUTES` order, -1 where not annotated.
         mask: float32 `(B,)`, 1 for a sample that counts, 0 for padding.

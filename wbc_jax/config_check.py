@@ -1,0 +1,233 @@
+"""Every problem of a config, found at once and before anything is compiled. [pure]
+
+What cannot be read off the config itself (the known networks, data sets, devices, the number of training
+images) comes in as `Facts`; a fact that is None is not checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from wbc_jax.config import Config, ModelConfig
+from wbc_jax.config_json import flatten, to_dict
+from wbc_jax.errors import ConfigError
+
+_WEIGHT_FIELDS = ("pretrained", "pretrained_resnet", "pretrained_densenet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One broken rule: the field's path, its value, the rule, and what to do."""
+
+    path: str
+    value: Any
+    rule: str
+    suggestion: str
+
+    def __str__(self) -> str:
+        return f"{self.path} = {self.value!r}: {self.rule}; {self.suggestion}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the surroundings offer; None: unknown, and the rules that need it are left out."""
+
+    datasets: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    model_fields: tuple[str, ...] | None = None
+    num_devices: int | None = None
+    num_train: int | None = None
+
+
+def validate(config: Config, facts: Facts | None = None) -> list[Problem]:
+    """All problems of `config`, in the order of its fields; an empty list when there are none."""
+    facts = Facts() if facts is None else facts
+    found = [
+        *_ranges(config),
+        *_finite(config),
+        *_names(config, facts),
+        *_relations(config),
+        *_sizes(config, facts),
+    ]
+    order = {path: i for i, path in enumerate(flatten(to_dict(config)))}
+    return sorted(found, key=lambda problem: order.get(problem.path, len(order)))
+
+
+def require_valid(config: Config, facts: Facts | None = None) -> None:
+    """Raises ConfigError with every problem, or does nothing."""
+    problems = validate(config, facts)
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the configuration"
+        raise ConfigError(
+            "\n  ".join([count, *map(str, problems)]), remedy="change these fields and start again"
+        )
+
+
+_RANGES: tuple[tuple[str, float, float, str], ...] = (
+    ("data.image_size_px", 16, 4096, "px"),
+    ("data.store_size_px", 16, 4096, "px"),
+    ("data.stream_workers", 0, 256, "processes"),
+    ("data.max_images_per_class", 1, math.inf, "images"),
+    ("model.dropout_rate", 0, 0.99, "share"),
+    ("optim.learning_rate", 1e-9, 100, "per step"),
+    ("optim.warmup_epochs", 0, math.inf, "epochs"),
+    ("optim.piecewise_factor", 1e-6, 1, "factor"),
+    ("optim.weight_decay", 0, 10, "per step"),
+    ("optim.momentum", 0, 0.9999, "share kept"),
+    ("optim.clip_norm", 1e-6, math.inf, "norm"),
+    ("optim.accumulate_steps", 1, 4096, "batches"),
+    ("optim.ema_decay", 0, 0.999999, "share kept"),
+    ("augment.rotation_deg", 0, 180, "degrees"),
+    ("augment.translation", 0, 0.5, "share of the side"),
+    ("augment.brightness", 0, 1, "share"),
+    ("augment.contrast", 0, 1, "share"),
+    ("augment.saturation", 0, 1, "share"),
+    ("augment.hue", 0, 0.5, "turns"),
+    ("augment.stain", 0, 1, "share"),
+    ("augment.mixup_alpha", 0, 100, "Beta parameter"),
+    ("train.epochs", 1, 100_000, "epochs"),
+    ("train.batch_size", 1, 1_048_576, "images"),
+    ("train.seed", 0, 2**31 - 1, "seed"),
+    ("train.label_smoothing", 0, 0.99, "share"),
+    ("train.early_stop_patience_epochs", 1, 100_000, "epochs"),
+    ("eval.batch_size", 1, 1_048_576, "images"),
+    ("eval.every_epochs", 1, 100_000, "epochs"),
+    ("eval.bootstrap_samples", 0, 1_000_000, "resamples"),
+    ("checkpoint.every_steps", 1, math.inf, "steps"),
+    ("checkpoint.keep", 1, 1000, "checkpoints"),
+    ("log.every_steps", 1, math.inf, "steps"),
+    ("runtime.num_devices", 1, 1_048_576, "devices"),
+)
+
+
+def _ranges(config: Config) -> Iterator[Problem]:
+    flat = flatten(to_dict(config))
+    for path, low, high, unit in _RANGES:
+        value = flat[path]
+        if value is not None and math.isfinite(value) and not low <= value <= high:
+            bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            yield Problem(
+                path=path, value=value, rule=f"must be {bounds} ({unit})", suggestion="choose a value inside"
+            )
+    low, high = config.augment.scale
+    if not 0.1 <= low <= high <= 10:
+        yield Problem(
+            path="augment.scale",
+            value=config.augment.scale,
+            rule="must be two zoom factors from 0.1 to 10, the smaller first",
+            suggestion="for example 0.9 1.1",
+        )
+
+
+def _finite(config: Config) -> Iterator[Problem]:
+    for path, value in flatten(to_dict(config)).items():
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(v, float) and not math.isfinite(v) for v in values):
+            yield Problem(
+                path=path, value=value, rule="must be a finite number", suggestion="write a plain number"
+            )
+
+
+def _names(config: Config, facts: Facts) -> Iterator[Problem]:
+    for path, name, known in (
+        ("data.dataset", config.data.dataset, facts.datasets),
+        ("model.name", config.model.name, facts.models),
+    ):
+        if known is not None and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+            yield Problem(path=path, value=name, rule="is not known", suggestion=hint)
+    if facts.model_fields is not None:
+        default = ModelConfig()
+        for field in dataclasses.fields(ModelConfig):
+            if field.name in ("name", *_WEIGHT_FIELDS) or field.name in facts.model_fields:
+                continue
+            value = getattr(config.model, field.name)
+            if value != getattr(default, field.name):
+                yield Problem(
+                    path=f"model.{field.name}",
+                    value=value,
+                    rule=f"has no effect on {config.model.name}",
+                    suggestion="leave it at its default, or choose a network that has it",
+                )
+
+
+def _relations(config: Config) -> Iterator[Problem]:
+    model, optim, train = config.model, config.optim, config.train
+    if optim.schedule == "piecewise" and not optim.piecewise_epochs:
+        yield Problem(
+            path="optim.piecewise_epochs",
+            value=(),
+            rule="is empty",
+            suggestion="name the epochs at which it drops",
+        )
+    if optim.schedule != "piecewise" and optim.piecewise_epochs:
+        yield Problem(
+            path="optim.piecewise_epochs",
+            value=optim.piecewise_epochs,
+            rule=f"has no effect with schedule {optim.schedule}",
+            suggestion="set optim.schedule piecewise",
+        )
+    if list(optim.piecewise_epochs) != sorted(set(optim.piecewise_epochs)):
+        yield Problem(
+            path="optim.piecewise_epochs",
+            value=optim.piecewise_epochs,
+            rule="must rise",
+            suggestion="sort them",
+        )
+    if optim.warmup_epochs >= train.epochs and optim.warmup_epochs > 0:
+        yield Problem(
+            path="optim.warmup_epochs",
+            value=optim.warmup_epochs,
+            rule=f"must be shorter than train.epochs ({train.epochs})",
+            suggestion="shorten the warm-up or train longer",
+        )
+    if model.pretrained is not None and (model.pretrained_resnet or model.pretrained_densenet):
+        yield Problem(
+            path="model.pretrained",
+            value=model.pretrained,
+            rule="cannot be combined with weights per branch",
+            suggestion="give either the whole network's weights or the branches'",
+        )
+    for branch in ("resnet", "densenet"):
+        path = getattr(model, f"pretrained_{branch}")
+        if path is not None and (not model.name.startswith("scam") or model.branches not in ("both", branch)):
+            yield Problem(
+                path=f"model.pretrained_{branch}",
+                value=path,
+                rule=f"needs a network with a {branch} branch",
+                suggestion="use model.pretrained for a single network",
+            )
+
+
+def _sizes(config: Config, facts: Facts) -> Iterator[Problem]:
+    batch_size = config.train.batch_size
+    devices = config.runtime.num_devices or facts.num_devices
+    if facts.num_devices is not None and (config.runtime.num_devices or 0) > facts.num_devices:
+        yield Problem(
+            path="runtime.num_devices",
+            value=config.runtime.num_devices,
+            rule=f"exceeds the {facts.num_devices} present",
+            suggestion="leave it out to use all",
+        )
+    if devices is not None:
+        for path, size in (("train.batch_size", batch_size), ("eval.batch_size", config.eval.batch_size)):
+            if size % devices:
+                yield Problem(
+                    path=path,
+                    value=size,
+                    rule=f"must divide by the {devices} devices",
+                    suggestion=f"use {max(1, size // devices) * devices}",
+                )
+    if facts.num_train is not None and batch_size > facts.num_train:
+        yield Problem(
+            path="train.batch_size",
+            value=batch_size,
+            rule=f"exceeds the {facts.num_train} training images",
+            suggestion=f"use {2 ** int(math.log2(max(1, facts.num_train)))} or less",
+        )
