@@ -1,0 +1,56 @@
+"""Learning rate as a function of the number of updates, the same numbers on the host and inside the step."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from wbc_jax.config import OptimConfig
+
+
+def make_schedule(optim: OptimConfig, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """Updates made so far -> learning rate of the next one, float32; traceable.
+
+    With W warm-up updates, update t (from 0) has `(t + 1) / W` of the rate until t + 1 = W: a first update at rate
+    0 would be a wasted batch. Cosine falls from W to 0 just after the last update. Piecewise multiplies by
+    `piecewise_factor` from each of `piecewise_epochs` on. Epochs count from the start of the run.
+
+    Args:
+        optim: names the schedule and its numbers; `accumulate_steps` batches make one update.
+        steps_per_epoch: batches of an epoch.
+        epochs: length of the run.
+    """
+    return partial(_rate, optim=optim, steps_per_epoch=steps_per_epoch, epochs=epochs, xp=jnp)
+
+
+def learning_rate_at(optim: OptimConfig, step: int, *, steps_per_epoch: int, epochs: int) -> float:
+    """Learning rate of the update that batch `step` (from 0) belongs to, for logs; touches no device.
+
+    Updates left out by `skip_nonfinite_updates` are not known here: each delays the real rate by one update.
+    """
+    count = np.int32(step // optim.accumulate_steps)
+    return float(_rate(count, optim=optim, steps_per_epoch=steps_per_epoch, epochs=epochs, xp=np))
+
+
+def _rate(count: Any, *, optim: OptimConfig, steps_per_epoch: int, epochs: int, xp: ModuleType) -> Any:
+    updates_per_epoch = steps_per_epoch / optim.accumulate_steps
+    warmup = round(optim.warmup_epochs * updates_per_epoch)
+    last = max(round(epochs * updates_per_epoch), warmup + 1)
+    t = xp.asarray(count).astype(xp.float32)
+    rate = optim.learning_rate * xp.minimum((t + 1.0) / max(warmup, 1), 1.0)
+    if optim.schedule == "cosine":
+        progress = xp.clip((t - warmup) / (last - warmup), 0.0, 1.0)
+        rate = rate * 0.5 * (1.0 + xp.cos(math.pi * progress))
+    elif optim.schedule == "piecewise":
+        for epoch in optim.piecewise_epochs:
+            dropped = t >= round(epoch * updates_per_epoch)
+            rate = rate * xp.where(dropped, xp.float32(optim.piecewise_factor), xp.float32(1.0))
+    elif optim.schedule != "constant":
+        raise ValueError(f"no schedule {optim.schedule!r}; there are constant, cosine, piecewise")
+    return rate
