@@ -1,0 +1,139 @@
+"""Run directories: one per run, written by one process at a time, with its state on record."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from wbc_jax.errors import DataError, UsageError
+from wbc_jax.runtime.json_files import read_json, write_json
+
+try:
+    import fcntl
+except ImportError:  # no POSIX locks: the directory is then not locked
+    fcntl = None
+
+RunState = Literal["running", "finished", "interrupted", "diverged", "failed"]
+
+LOCK_NAME = "run.lock"
+STATUS_NAME = "status.json"
+
+# POSIX locks belong to the process, so a second lock of the same process would be granted: kept out here.
+_held: set[Path] = set()
+
+
+class RunDir:
+    """An open run directory. A context manager: leaving it releases the lock.
+
+    Attributes:
+        path: the directory; below it config.json, provenance.json, split.json, metrics.jsonl, timings.jsonl,
+            metrics.json, checkpoints/, predictions/, figures/, tensorboard/, report.html.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock = _take_lock(self.path)
+
+    def set_state(self, state: RunState, **details: Any) -> None:
+        """Records how the run stands, with JSON details such as the step."""
+        if state not in get_args(RunState):
+            raise ValueError(f"unknown state {state!r}")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(self.path / STATUS_NAME, {"state": state, "pid": os.getpid(), "updated": now, **details})
+
+    def state(self) -> RunState | None:
+        """The recorded state; None for a new run. Found at opening, `running` means that the last process was
+        killed, since we hold the lock."""
+        return read_state(self.path)
+
+    def close(self) -> None:
+        """Releases the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            _held.discard(self.path.resolve())
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def new_run_dir(root: str | Path, name: str) -> RunDir:
+    """Makes and opens `root/<name>-<date>-<n>`, n counting from 1; `:` and the like become `-`."""
+    root = Path(root)
+    stem = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "run"
+    stem = f"{stem}-{datetime.date.today():%Y%m%d}"
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 10_000):
+        path = root / f"{stem}-{number}"
+        try:
+            path.mkdir()  # exclusive: two processes that start together get different numbers
+        except FileExistsError:
+            continue
+        return RunDir(path)
+    raise UsageError(f"10,000 runs named {stem}", where=str(root), remedy="give --run-dir")
+
+
+def open_run_dir(directory: str | Path) -> RunDir:
+    """Opens a run directory, making it if it does not exist.
+
+    Raises:
+        UsageError: another process is writing there, or the directory cannot be made.
+    """
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the run directory cannot be made: {error}", where=str(path)) from error
+    return RunDir(path)
+
+
+def read_state(directory: str | Path) -> RunState | None:
+    """The state on record in a run directory, by any process; None when there is none or it is unreadable."""
+    try:
+        state = read_json(Path(directory) / STATUS_NAME)["state"]
+    except (DataError, KeyError, TypeError):
+        return None
+    return state if state in get_args(RunState) else None
+
+
+def _take_lock(path: Path) -> int | None:
+    """The operating system drops the lock when its process ends, however it ends, so none is ever stale."""
+    resolved = path.resolve()
+    lock_path = path / LOCK_NAME
+    if resolved in _held:
+        raise _locked_error(path, os.getpid())
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"the run directory cannot be written: {error}", where=str(path)) from error
+    try:
+        if fcntl is not None:
+            # lockf, not flock: forked children (loader workers that outlive us) must not inherit it.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 4096)
+        os.close(descriptor)
+        try:
+            pid = json.loads(holder)["pid"]
+        except (ValueError, KeyError, TypeError):
+            pid = None
+        raise _locked_error(path, pid) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps({"pid": os.getpid()}).encode())
+    _held.add(resolved)
+    return descriptor
+
+
+def _locked_error(path: Path, pid: int | None) -> UsageError:
+    return UsageError(
+        "another process is writing this run" + ("" if pid is None else f" (process {pid})"),
+        where=str(path),
+        remedy="wait until it ends, end it, or give another --run-dir",
+    )
