@@ -22,8 +22,8 @@ def draw_red_cell(
         (order, abs(float(rng.normal(0.0, size))), float(rng.uniform(0.0, 2.0 * math.pi)))
         for order, size in ((2, 0.05), (3, 0.025), (4, 0.012))
     )
-    pallor = float(np.clip(rng.normal(0.62, 0.25), 0.0, 0.95))
-    pallor_width = float(rng.uniform(0.26, 0.42))
+    pallor = float(np.clip(rng.normal(0.68, 0.22), 0.0, 0.95))
+    pallor_width = float(rng.uniform(0.38, 0.58))
     density = float(np.exp(rng.normal(0.0, 0.10)))
     outline = Outline(radius_um=radius, harmonics=harmonics)
     rows, columns = canvas.window(x_um, y_um, outline.reach_um + 0.4)
@@ -33,7 +33,9 @@ def draw_red_cell(
         return
     distance = outline_distance(x, y, outline)
     depth = distance / np.float32(radius) + 1.0  # 0 in the centre, 1 at the rim
-    thickness = 1.0 - np.float32(pallor) * np.exp(-0.5 * (depth / np.float32(pallor_width)) ** 2)
+    thickness = 1.0 - np.float32(pallor) * np.exp(
+        -((np.clip(depth, 0.0, None) / np.float32(pallor_width)) ** 3)
+    )
     thickness *= 1.0 - 0.25 * np.clip(depth, 0.0, 1.0) ** 6
     amount = np.float32(density) * thickness * coverage(distance, max(canvas.um_per_px, 0.3))
     canvas.od[:, rows, columns] += amount[None] * colour[:, None, None]

@@ -18,6 +18,6 @@ def contact_sheet(seed: int = 0, columns: int = 8, size_px: int = 96, gap_px: in
     sheet = np.full((len(SYNTHETIC_CLASSES) * step - gap_px, columns * step - gap_px, 3), 255, np.uint8)
     for row, cell_class in enumerate(SYNTHETIC_CLASSES):
         for column in range(columns):
-            image = render_cell(seed * columns + column, cell_class, size_px).image
+            image = render_cell((seed * 1000 + row) * columns + column, cell_class, size_px).image
             sheet[row * step : row * step + size_px, column * step : column * step + size_px] = image
     return sheet

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 _TABLE_SIZE = 256
+_ANGLE = np.linspace(-np.pi, np.pi, _TABLE_SIZE + 1)
 
 
 class Capsule(NamedTuple):
@@ -45,21 +46,24 @@ class Outline:
         return self.radius_um * (1.0 + waves + bumps)
 
     def radius_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Angles from -pi to pi and the curve's radius there, both float64 of one length."""
-        angle = np.linspace(-np.pi, np.pi, _TABLE_SIZE + 1)
-        radius = np.ones_like(angle)
-        for order, amplitude, phase in self.harmonics:
-            radius += amplitude * np.cos(order * angle + phase)
+        """The curve's radius, and the derivative by the angle, at even angles from -pi to pi; float64."""
+        radius = np.ones_like(_ANGLE)
+        if self.harmonics:
+            order, amplitude, phase = np.array(self.harmonics).T[:, :, None]
+            radius += (amplitude * np.cos(order * _ANGLE + phase)).sum(axis=0)
         for centre, half_width, height in self.blebs:
-            offset = (angle - centre + np.pi) % (2.0 * np.pi) - np.pi
+            offset = (_ANGLE - centre + np.pi) % (2.0 * np.pi) - np.pi
             radius += height * np.exp(-0.5 * (offset / half_width) ** 2)
-        return angle, radius * self.radius_um
+        radius *= self.radius_um
+        slope = np.empty_like(radius)
+        slope[1:-1] = (radius[2:] - radius[:-2]) * (_TABLE_SIZE / (4.0 * np.pi))
+        slope[0] = slope[-1] = (radius[1] - radius[-2]) * (_TABLE_SIZE / (4.0 * np.pi))
+        return radius, slope
 
 
 def outline_distance(x: np.ndarray, y: np.ndarray, outline: Outline) -> np.ndarray:
     """First-order signed distance to the outline for coordinates that broadcast together; float32."""
-    angle, radius = outline.radius_table()
-    slope = np.gradient(radius, angle)
+    radius, slope = outline.radius_table()
     # At a radius r a curve r(angle) is tilted by r'/r: dividing by the slant turns radial gap into distance.
     slant = np.sqrt(1.0 + (slope / radius) ** 2)
     at = (np.arctan2(y, x) + np.float32(np.pi)) * np.float32(_TABLE_SIZE / (2.0 * np.pi))

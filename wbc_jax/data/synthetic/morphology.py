@@ -143,7 +143,7 @@ def _granules(rng: np.random.Generator, cell_class: str) -> Granules:
             radius_um=float(rng.uniform(0.13, 0.20)),
             spread=0.3,
             pitch_um=float(rng.uniform(0.5, 0.75)),
-            filled=float(rng.uniform(0.5, 0.85)),
+            filled=float(rng.uniform(0.6, 0.95)),
         )
     if cell_class == "eosinophil":
         radius = float(rng.uniform(0.32, 0.46))
@@ -152,8 +152,8 @@ def _granules(rng: np.random.Generator, cell_class: str) -> Granules:
             colour="red",
             radius_um=radius,
             spread=0.12,
-            pitch_um=radius * float(rng.uniform(1.8, 2.3)),
-            filled=float(rng.uniform(0.78, 0.97)),
+            pitch_um=radius * float(rng.uniform(1.7, 2.1)),
+            filled=float(rng.uniform(0.85, 1.0)),
         )
     if cell_class == "basophil":
         radius = float(rng.uniform(0.34, 0.50))
@@ -174,7 +174,7 @@ def _outline(rng: np.random.Generator, habit: _Habit) -> Outline:
     diameter = float(np.clip(rng.normal(*habit.diameter_um), 7.5, 17.5))
     irregular = rng.random() < habit.irregular
     blebbed = irregular and rng.random() < habit.blebs
-    roughness = rng.uniform(0.05, 0.09) if irregular and not blebbed else rng.uniform(0.008, 0.03)
+    roughness = rng.uniform(0.055, 0.1) if irregular and not blebbed else rng.uniform(0.008, 0.03)
     orders = (2, 3, 4, 5, 6, 8)
     weights = np.abs(rng.normal(size=len(orders))) / np.array(orders) ** 0.9
     amplitudes = weights * (roughness * math.sqrt(2.0) / math.sqrt(float((weights**2).sum())))

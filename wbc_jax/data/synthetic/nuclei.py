@@ -52,8 +52,10 @@ def _ribbon(
 
 def _band(rng: np.random.Generator) -> Nucleus:
     flips = rng.random() < 0.2
+    # An S reaches further than a C of the same length.
+    length = _uniform(rng, 1.0, 1.2) if flips else _uniform(rng, 1.2, 1.5)
     turn = _uniform(rng, 1.2, 2.2) if flips else _uniform(rng, 2.4, 4.4)
-    ribbon = _ribbon(rng, length=_uniform(rng, 1.25, 1.6), turn=turn, radius=0.19, waviness=0.2, flips=flips)
+    ribbon = _ribbon(rng, length=length, turn=turn, radius=0.19, waviness=0.2, flips=flips)
     return Nucleus(shape="unsegmented-band", lobes=ribbon, blend_um=0.2)
 
 
@@ -75,7 +77,7 @@ def _notched(rng: np.random.Generator) -> Nucleus:
     disc = _lobe(0.0, 0.0, 0.0, _uniform(rng, 0.04, 0.14), 0.55, _uniform(rng, -0.05, 0.05))
     depth, side = _uniform(rng, 0.12, 0.34), _uniform(rng, -0.15, 0.15)
     notch = Capsule(side, depth, side * 1.8, 1.4, _uniform(rng, 0.07, 0.14), _uniform(rng, 0.25, 0.5))
-    return Nucleus(shape="unsegmented-indented", lobes=(disc,), notches=(notch,), blend_um=0.2)
+    return Nucleus(shape="unsegmented-indented", lobes=(disc,), notches=(notch,))
 
 
 def _round(rng: np.random.Generator) -> Nucleus:
@@ -84,15 +86,15 @@ def _round(rng: np.random.Generator) -> Nucleus:
 
 
 def _bilobed(rng: np.random.Generator) -> Nucleus:
-    gap = _uniform(rng, 0.36, 0.44)
+    gap = _uniform(rng, 0.33, 0.43)
     bend = _uniform(rng, -0.1, 0.18)
     lobes = tuple(
         _lobe(
             side * gap,
             bend,
             math.pi / 2.0 + _uniform(rng, -0.5, 0.5),
-            _uniform(rng, 0.08, 0.17),
-            _uniform(rng, 0.23, 0.29),
+            _uniform(rng, 0.08, 0.19),
+            _uniform(rng, 0.24, 0.29),
             _uniform(rng, -0.12, 0.12),
         )
         for side in (-1.0, 1.0)

@@ -38,7 +38,7 @@ def sample_microscope(rng: np.random.Generator) -> Microscope:
         white=(float(white[0]), float(white[1]), float(white[2])),
         gradient=(float(rng.normal(0.0, 0.03)), float(rng.normal(0.0, 0.03))),
         vignetting=float(rng.uniform(0.0, 0.08)),
-        blur_um=float(rng.uniform(0.06, 0.24)),
+        blur_um=float(rng.uniform(0.09, 0.26)),
         noise=float(rng.uniform(1.0, 4.0)),
     )
 

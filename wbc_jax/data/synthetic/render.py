@@ -157,7 +157,7 @@ def _render(seed: int, index: int, cell_class: str, size_px: int) -> RenderedCel
     stain, microscope = sample_stain(rng), sample_microscope(rng)
     field_um = FIELD_UM * float(rng.uniform(0.94, 1.06))
     x_um, y_um = (float(v) for v in rng.normal(0.0, 0.7, size=2).clip(-1.6, 1.6))
-    num_red_cells = int(rng.integers(3, 15))
+    num_red_cells = int(rng.integers(4, 19))
     canvas = Canvas.blank(size_px, size_px, field_um / size_px)
     clear = [(x_um, y_um, spec.outline.radius_um)]
     _draw_surroundings(canvas, stain, rng, num_red_cells, (field_um / 2.0, field_um / 2.0), clear)
@@ -209,28 +209,21 @@ def render_dataset(
 
 def _white_cell_places(
     rng: np.random.Generator, specs: list[CellSpec], half_um: tuple[float, float]
-) -> list[tuple[float, float, float]]:
-    """(x, y, reach) of cells that lie whole in the field and apart from one another."""
+) -> list[tuple[float, float, float]] | None:
+    """(x, y, reach) of cells that lie whole in the field and apart from one another; None without room."""
     places: list[tuple[float, float, float]] = []
     for spec in specs:
         reach = spec.outline.reach_um + 0.5
-        room = (half_um[0] - reach, half_um[1] - reach)
+        room_x, room_y = half_um[0] - reach, half_um[1] - reach
+        if min(room_x, room_y) < 0.0:
+            return None
         for _ in range(200):
-            if min(room) <= 0.0:
-                break
-            x, y = float(rng.uniform(-room[0], room[0])), float(rng.uniform(-room[1], room[1]))
+            x, y = float(rng.uniform(-room_x, room_x)), float(rng.uniform(-room_y, room_y))
             if all((x - a) ** 2 + (y - b) ** 2 > (reach + c) ** 2 for a, b, c in places):
                 places.append((x, y, reach))
                 break
         else:
-            room = (0.0, 0.0)
-        if min(room) <= 0.0:
-            raise UsageError(
-                f"{len(specs)} white cells in {2 * half_um[0]:.0f} x {2 * half_um[1]:.0f} micrometres",
-                expected="room for every cell without overlap",
-                where="num_white_cells",
-                remedy="ask for fewer cells, a larger field or more micrometres per pixel",
-            )
+            return None
     return places
 
 
@@ -257,6 +250,13 @@ def render_smear(
     rng = stream(seed, 0, purpose=6)
     stain, microscope = sample_stain(rng), sample_microscope(rng)
     places = _white_cell_places(rng, specs, half_um)
+    if places is None:
+        raise UsageError(
+            f"no room for {num_white_cells} white cells in {width * um_per_px:.0f} x {height * um_per_px:.0f} um",
+            expected="a field that holds every cell whole and without overlap",
+            where="num_white_cells",
+            remedy="ask for fewer cells, a larger field or more micrometres per pixel",
+        )
     canvas = Canvas.blank(height, width, um_per_px)
     clear = [(x, y, spec.outline.radius_um) for spec, (x, y, _) in zip(specs, places, strict=True)]
     _draw_surroundings(canvas, stain, rng, num_red_cells, half_um, clear)

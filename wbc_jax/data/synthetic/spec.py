@@ -100,8 +100,8 @@ def nucleus_distance(x: np.ndarray, y: np.ndarray, nucleus: Nucleus, cell_distan
         inside = np.minimum(inside, capsule_distance(x, y, nucleus.filaments).min(axis=0))
     if nucleus.notches:
         outside = -smooth_union(capsule_distance(x, y, nucleus.notches), nucleus.blend_um)
-        inside = -smooth_union(-np.stack([inside, outside]), 0.3)
-    return np.maximum(inside, cell_distance + np.float32(0.25))
+        inside = -smooth_union(-np.stack([inside, outside]), 0.25)
+    return -smooth_union(-np.stack([inside, cell_distance + np.float32(0.25)]), 0.15)
 
 
 def nucleus_fraction(outline: Outline, nucleus: Nucleus) -> float:

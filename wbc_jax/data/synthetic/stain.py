@@ -14,7 +14,7 @@ import numpy as np
 _DYES = np.array(
     [
         (0.80, 0.55, 0.14),  # azure B
-        (0.62, 0.85, 0.28),  # azure-eosin complex
+        (0.60, 0.90, 0.30),  # azure-eosin complex
         (0.22, 0.74, 0.60),  # eosin Y
         (0.17, 0.27, 0.20),  # haemoglobin with eosin, one red cell thick
     ],
@@ -23,13 +23,13 @@ _DYES = np.array(
 
 # Amounts of azure, complex, eosin and haemoglobin in each part.
 _PARTS: dict[str, tuple[float, float, float, float]] = {
-    "chromatin dense": (0.30, 2.10, 0.00, 0.0),
-    "chromatin loose": (0.20, 1.25, 0.05, 0.0),
-    "light blue": (0.20, 0.06, 0.02, 0.0),
-    "blue": (0.62, 0.08, 0.00, 0.0),
-    "purple blue": (0.40, 0.34, 0.00, 0.0),
-    "pink": (0.00, 0.42, 0.34, 0.0),
-    "purple": (0.50, 1.90, 0.00, 0.0),
+    "chromatin dense": (0.10, 2.05, 0.05, 0.0),
+    "chromatin loose": (0.12, 1.25, 0.08, 0.0),
+    "light blue": (0.13, 0.09, 0.03, 0.0),
+    "blue": (0.48, 0.14, 0.00, 0.0),
+    "purple blue": (0.27, 0.42, 0.00, 0.0),
+    "pink": (0.00, 0.50, 0.54, 0.0),
+    "purple": (0.10, 1.95, 0.10, 0.0),
     "red": (0.00, 0.16, 0.92, 0.0),
     "haemoglobin": (0.0, 0.0, 0.0, 1.0),
     "platelet": (0.25, 0.35, 0.02, 0.0),
@@ -65,7 +65,7 @@ def sample_stain(rng: np.random.Generator) -> Stain:
     tilt = np.exp(np.array([-acidity, -0.3 * acidity, acidity, 0.5 * acidity]))
     strengths = overall * own * tilt
     # Haemoglobin is not a stain: its density varies with the smear's thickness, more widely.
-    strengths[3] = float(np.exp(rng.normal(0.1, 0.25))) * tilt[3]
+    strengths[3] = float(np.exp(rng.normal(0.0, 0.2))) * tilt[3]
     drift = rng.normal(0.0, 0.03, size=(4, 3)) * np.array([[1.0], [1.0], [1.0], [0.6]])
     # Old haemoglobin and buffer change red cells from pink over grey to blue.
     drift[3] += rng.normal(0.0, 1.0) * np.array([0.05, 0.0, -0.04])

@@ -11,8 +11,12 @@ from wbc_jax.data.synthetic.noise import smooth_noise, stream
 from wbc_jax.data.synthetic.spec import CellSpec, Granules, nucleus_distance
 from wbc_jax.data.synthetic.stain import Stain
 
-_EDGE_UM = 0.25
+_EDGE_UM = 0.35
 _WARP_UM = 0.12
+_FULLNESS = {"small": 1.0, "round": 0.78, "coarse": 1.3}
+"""Above 1 a granule is as dark over most of its width as in its middle."""
+_VEIL = {"small": 0.06, "round": 0.27, "coarse": 0.0}
+"""Share of the granules' colour between them: granules out of focus and too fine to see."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,9 @@ def _chromatin(spec: CellSpec, stain: Stain, x: np.ndarray, y: np.ndarray, depth
     reach = spec.outline.reach_um + 1.0
     clumps = smooth_noise(stream(spec.texture_seed, 1), x, y, pitch_um=0.50, extent_um=reach)
     fine = smooth_noise(stream(spec.texture_seed, 2), x, y, pitch_um=0.28, extent_um=reach)
-    dense = 1.0 + 0.13 * np.tanh(1.5 * clumps) + 0.05 * fine
+    dense = 1.0 + 0.20 * np.tanh(1.5 * clumps) + 0.07 * fine
     strands = 1.0 - np.minimum(np.abs(clumps + 0.4 * fine), 1.6)
-    loose = 1.0 + 0.20 * strands + 0.06 * fine
+    loose = 1.0 + 0.28 * strands + 0.06 * fine
     texture = dense + looseness * (loose - dense)
     # The membrane is seen edge-on at the border.
     texture = texture + 0.10 * np.exp(-0.5 * ((depth - 0.3) / 0.25) ** 2)
@@ -92,7 +96,7 @@ def _cytoplasm(spec: CellSpec, stain: Stain, x: np.ndarray, y: np.ndarray, depth
     glass = smooth_noise(stream(spec.texture_seed, 4), x, y, pitch_um=0.30, extent_um=reach)
     texture = 1.0 + 0.10 * broad + 0.30 * frosting * glass
     # Basophilic cytoplasm is deepest at the border.
-    texture = texture + 0.25 * np.exp(-np.clip(depth, 0.0, None) / np.float32(0.8))
+    texture = texture + 0.18 * np.exp(-np.clip(depth, 0.0, None) / np.float32(0.8))
     return stain.colour(spec.cytoplasm_colour)[:, None, None] * np.clip(texture, 0.2, None)[None]
 
 
@@ -123,8 +127,9 @@ def draw_white_cell(canvas: Canvas, spec: CellSpec, x_um: float, y_um: float, st
         sites = _granule_sites(stream(spec.texture_seed, 7), spec.granules, reach)
         granules = _splat(x, y, canvas.um_per_px, sites)
         kept = coverage(cell + np.float32(0.5 * spec.granules.radius_um), soft)
-        strength = 1.0 if spec.granules.kind == "small" else 1.5
-        granules = np.minimum(strength * granules, 1.0) * kept
+        granules = (
+            np.minimum(_FULLNESS[spec.granules.kind] * granules + _VEIL[spec.granules.kind], 1.0) * kept
+        )
         blend(od, granules, stain.colour(spec.granules.colour))
     blend(od, coverage(nucleus, soft), _chromatin(spec, stain, x, y, -nucleus))
     if granules is not None and spec.granules.over_nucleus:
