@@ -198,7 +198,7 @@ def run_loop(
         if plan.is_validation(step) and not stopping:
             # The state validated is the state saved.
             _validate(state, step, plan, scores, validate, checkpoints, observer, timer)
-        if stopping and step < plan.total_steps:
+        if stopping:
             reason = "interrupted"
             break
     return LoopOutcome(reason=reason, state=state, step=step, best_step=scores.best_step)
