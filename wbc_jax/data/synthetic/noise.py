@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 
 _SPLINE_RMS = 0.48
 """Root mean square of the sum of a cubic B-spline's products in two dimensions, at unit lattice variance."""
+
+
+class Purpose(IntEnum):
+    """What a stream is drawn for. The values are part of what a seed means: add to them, never renumber."""
+
+    CLASS = 1
+    CELL = 2
+    SCENE = 3
+    SENSOR = 4
+    SMEAR_CELL = 5
+    SMEAR_SCENE = 6
+    SMEAR_SENSOR = 7
+
+
+class Texture(IntEnum):
+    """The streams of one cell's `texture_seed`; as with `Purpose`, never renumber."""
+
+    CLUMPS = 1
+    FINE_CHROMATIN = 2
+    BROAD_CYTOPLASM = 3
+    GROUND_GLASS = 4
+    WARP_X = 5
+    WARP_Y = 6
+    GRANULES = 7
 
 
 def stream(seed: int, index: int = 0, purpose: int = 0) -> np.random.Generator:

@@ -10,7 +10,7 @@ import numpy as np
 from wbc_jax.data.synthetic.background import RED_CELL_RADIUS_UM, draw_platelet, draw_red_cell, draw_speck
 from wbc_jax.data.synthetic.geometry import Canvas
 from wbc_jax.data.synthetic.morphology import SYNTHETIC_CLASSES, sample_spec
-from wbc_jax.data.synthetic.noise import stream
+from wbc_jax.data.synthetic.noise import Purpose, stream
 from wbc_jax.data.synthetic.optics import expose, sample_microscope
 from wbc_jax.data.synthetic.spec import CellSpec, attributes_of
 from wbc_jax.data.synthetic.stain import Stain, sample_stain
@@ -84,7 +84,7 @@ def _shares(class_shares: Mapping[str, float] | None) -> np.ndarray:
 def class_of(seed: int, index: int, class_shares: Mapping[str, float] | None = None) -> str:
     """Class of a sample. Any run of consecutive indices holds nearly the exact shares (golden-ratio sequence)."""
     edges = _shares(class_shares)
-    start = stream(seed, 0, purpose=1).random()
+    start = stream(seed, 0, Purpose.CLASS).random()
     place = (start + index * _GOLDEN) % 1.0
     return SYNTHETIC_CLASSES[min(int(np.searchsorted(edges, place, side="right")), len(edges) - 1)]
 
@@ -152,8 +152,8 @@ def _check_size(size_px: int) -> None:
 
 def _render(seed: int, index: int, cell_class: str, size_px: int) -> RenderedCell:
     _check_size(size_px)
-    spec = sample_spec(stream(seed, index, purpose=2), cell_class)
-    rng = stream(seed, index, purpose=3)
+    spec = sample_spec(stream(seed, index, Purpose.CELL), cell_class)
+    rng = stream(seed, index, Purpose.SCENE)
     stain, microscope = sample_stain(rng), sample_microscope(rng)
     field_um = FIELD_UM * float(rng.uniform(0.94, 1.06))
     x_um, y_um = (float(v) for v in rng.normal(0.0, 0.7, size=2).clip(-1.6, 1.6))
@@ -165,7 +165,7 @@ def _render(seed: int, index: int, cell_class: str, size_px: int) -> RenderedCel
     cell_mask, nucleus_mask = np.zeros((2, size_px, size_px), bool)
     cell_mask[drawn.rows, drawn.columns] = drawn.cell_mask
     nucleus_mask[drawn.rows, drawn.columns] = drawn.nucleus_mask
-    image = expose(canvas.od, canvas.um_per_px, microscope, stream(seed, index, purpose=4))
+    image = expose(canvas.od, canvas.um_per_px, microscope, stream(seed, index, Purpose.SENSOR))
     return RenderedCell(
         sample_id=f"{seed}/{index}",
         image=image,
@@ -246,8 +246,8 @@ def render_smear(
     _check_size(width)
     half_um = (width * um_per_px / 2.0, height * um_per_px / 2.0)
     classes = tuple(class_of(seed, index, class_shares) for index in range(num_white_cells))
-    specs = [sample_spec(stream(seed, n, purpose=5), name) for n, name in enumerate(classes)]
-    rng = stream(seed, 0, purpose=6)
+    specs = [sample_spec(stream(seed, n, Purpose.SMEAR_CELL), name) for n, name in enumerate(classes)]
+    rng = stream(seed, 0, Purpose.SMEAR_SCENE)
     stain, microscope = sample_stain(rng), sample_microscope(rng)
     places = _white_cell_places(rng, specs, half_um)
     if places is None:
@@ -269,7 +269,7 @@ def render_smear(
         rows, columns = np.nonzero(cell_labels == number + 1)
         boxes[number] = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     return RenderedSmear(
-        image=expose(canvas.od, um_per_px, microscope, stream(seed, 0, purpose=7)),
+        image=expose(canvas.od, um_per_px, microscope, stream(seed, 0, Purpose.SMEAR_SENSOR)),
         boxes=boxes,
         classes=classes,
         attributes=np.array([attributes_of(spec) for spec in specs], np.int32).reshape(-1, 11),
