@@ -23,7 +23,7 @@ class Purpose(IntEnum):
 
 
 class Texture(IntEnum):
-    """The streams of one cell's `texture_seed`; as with `Purpose`, never renumber."""
+    """Index of each stream of one cell's `texture_seed`; as with `Purpose`, never renumber."""
 
     CLUMPS = 1
     FINE_CHROMATIN = 2

@@ -76,9 +76,9 @@ def _chromatin(spec: CellSpec, stain: Stain, x: np.ndarray, y: np.ndarray, depth
     """Optical density (3, h, w) of the nucleus: dense clumps, or a pale network of strands."""
     looseness = np.float32(spec.nucleus.looseness)
     reach = spec.outline.reach_um + 1.0
-    clumps = smooth_noise(stream(spec.texture_seed, 0, Texture.CLUMPS), x, y, pitch_um=0.50, extent_um=reach)
+    clumps = smooth_noise(stream(spec.texture_seed, Texture.CLUMPS), x, y, pitch_um=0.50, extent_um=reach)
     fine = smooth_noise(
-        stream(spec.texture_seed, 0, Texture.FINE_CHROMATIN), x, y, pitch_um=0.28, extent_um=reach
+        stream(spec.texture_seed, Texture.FINE_CHROMATIN), x, y, pitch_um=0.28, extent_um=reach
     )
     dense = 1.0 + 0.20 * np.tanh(1.5 * clumps) + 0.07 * fine
     strands = 1.0 - np.minimum(np.abs(clumps + 0.4 * fine), 1.6)
@@ -95,10 +95,10 @@ def _cytoplasm(spec: CellSpec, stain: Stain, x: np.ndarray, y: np.ndarray, depth
     reach = spec.outline.reach_um + 1.0
     frosting = np.float32(spec.frosting)
     broad = smooth_noise(
-        stream(spec.texture_seed, 0, Texture.BROAD_CYTOPLASM), x, y, pitch_um=1.4, extent_um=reach
+        stream(spec.texture_seed, Texture.BROAD_CYTOPLASM), x, y, pitch_um=1.4, extent_um=reach
     )
     glass = smooth_noise(
-        stream(spec.texture_seed, 0, Texture.GROUND_GLASS), x, y, pitch_um=0.30, extent_um=reach
+        stream(spec.texture_seed, Texture.GROUND_GLASS), x, y, pitch_um=0.30, extent_um=reach
     )
     texture = 1.0 + 0.10 * broad + 0.30 * frosting * glass
     # Basophilic cytoplasm is deepest at the border.
@@ -121,8 +121,8 @@ def draw_white_cell(canvas: Canvas, spec: CellSpec, x_um: float, y_um: float, st
     grid_x, grid_y = x[None, :], y[:, None]
     reach = spec.outline.reach_um + 1.0
     cell = outline_distance(grid_x, grid_y, spec.outline)
-    warp_x = smooth_noise(stream(spec.texture_seed, 0, Texture.WARP_X), x, y, pitch_um=0.9, extent_um=reach)
-    warp_y = smooth_noise(stream(spec.texture_seed, 0, Texture.WARP_Y), x, y, pitch_um=0.9, extent_um=reach)
+    warp_x = smooth_noise(stream(spec.texture_seed, Texture.WARP_X), x, y, pitch_um=0.9, extent_um=reach)
+    warp_y = smooth_noise(stream(spec.texture_seed, Texture.WARP_Y), x, y, pitch_um=0.9, extent_um=reach)
     nucleus = nucleus_distance(grid_x + _WARP_UM * warp_x, grid_y + _WARP_UM * warp_y, spec.nucleus, cell)
     soft = max(canvas.um_per_px, _EDGE_UM)
 
@@ -130,7 +130,7 @@ def draw_white_cell(canvas: Canvas, spec: CellSpec, x_um: float, y_um: float, st
     blend(od, inside, _cytoplasm(spec, stain, x, y, -cell))
     granules = None
     if spec.granules.kind != "nil":
-        sites = _granule_sites(stream(spec.texture_seed, 0, Texture.GRANULES), spec.granules, reach)
+        sites = _granule_sites(stream(spec.texture_seed, Texture.GRANULES), spec.granules, reach)
         granules = _splat(x, y, canvas.um_per_px, sites)
         kept = coverage(cell + np.float32(0.5 * spec.granules.radius_um), soft)
         granules = (
