@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -20,31 +21,39 @@ class State:
     ema_params: Any
 
 
+@functools.cache
 def make_state(seed: int = 0, *, ema: bool = False, width: int = 8) -> State:
     """A state like that of training: real RAdam state after one update, None where no average is kept."""
-    keys = iter(jax.random.split(jax.random.key(seed), 4))
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
     params = {
-        "conv0": {"kernel": jax.random.normal(next(keys), (3, 3, 3, width))},
-        "head": {"kernel": jax.random.normal(next(keys), (width, 5)), "bias": jnp.zeros((5,))},
-        "empty": jnp.zeros((0, 4)),
+        "conv0": {"kernel": normal(3, 3, 3, width)},
+        "head": {"kernel": normal(width, 5), "bias": normal(5)},
+        "empty": normal(0, 4),
     }
     stats = {
-        "bn0": {
-            "mean": jax.random.normal(next(keys), (width,)),
-            "var": jnp.full((width,), np.float32(np.nan)),
-        },
-        "half": jax.random.normal(next(keys), (width,), jnp.bfloat16),
+        "bn0": {"mean": normal(width), "var": jnp.asarray(np.full(width, np.nan, np.float32))},
+        "half": normal(width).astype(jnp.bfloat16),
     }
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.radam(1e-3))
     with jax.numpy_dtype_promotion("standard"):  # Optax's RAdam mixes its step counter with floats
-        updates, opt_state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+        updated, opt_state = _first_update(params)
     return State(
         step=jnp.asarray(seed, jnp.int32),
-        params=optax.apply_updates(params, updates),
+        params=updated,
         batch_stats=stats,
         opt_state=opt_state,
         ema_params=params if ema else None,
     )
+
+
+@jax.jit
+def _first_update(params: Any) -> tuple[Any, Any]:
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.radam(1e-3))
+    updates, opt_state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    return optax.apply_updates(params, updates), opt_state
 
 
 def fingerprint(tree: Any) -> list[tuple[str, str, tuple[int, ...], bytes]]:

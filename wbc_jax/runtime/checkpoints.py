@@ -79,22 +79,26 @@ class Checkpoints:
             raise CheckpointError(f"cannot use the directory: {error}", where=str(self.directory)) from error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
 
-    def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: Any, extra: Mapping[str, Any]) -> None:
         """Starts saving `state` as the checkpoint of `step` and returns when the arrays are on the host.
 
         Args:
             step: updates done so far.
             state: any tree of arrays; None and empty nodes are kept by the caller's structure.
-            meta: JSON values such as digests and the best score; numpy scalars are converted, NaN is refused.
+            extra: JSON values such as digests and the best score; numpy scalars are converted, NaN is refused.
 
         Raises:
             CheckpointError: the previous save failed. The state is untouched, and a later call tries again.
         """
-        self._start(int(step), state, meta, self._step_path(int(step)))
+        self._start(int(step), state, extra, self._step_path(int(step)))
 
-    def save_best(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
-        """Like `save`, as `best`, in place of the previous best once the new one is complete."""
-        self._start(int(step), state, meta, self.directory / BEST_NAME)
+    def save_best(self, step: int, state: Any, extra: Mapping[str, Any]) -> None:
+        """Like `save`, as `best`, in place of the previous best; returns when it is complete on the disk.
+
+        It waits because a log row that calls a state the best must never outlive that state.
+        """
+        self._start(int(step), state, extra, self.directory / BEST_NAME)
+        self.wait()
 
     def restore_latest(self, abstract_state: Any) -> Restored | None:
         """The newest valid checkpoint, or None when nothing was ever saved.
@@ -197,9 +201,11 @@ class Checkpoints:
     def _step_path(self, step: int) -> Path:
         return self.directory / f"step_{step:08d}"
 
-    def _start(self, step: int, state: Any, meta: Mapping[str, Any], target: Path) -> None:
+    def _start(self, step: int, state: Any, extra: Mapping[str, Any], target: Path) -> None:
         self.wait()
-        plain_meta = json.loads(dumps_strict(dict(meta)))  # a value without a JSON form fails here, not later
+        plain_meta = json.loads(
+            dumps_strict(dict(extra))
+        )  # a value without a JSON form fails here, not later
         arrays = named_arrays.snapshot(state)
         self._pending = self._thread.submit(self._commit, step, arrays, plain_meta, target)
 

@@ -1,0 +1,79 @@
+"""The second start takes its programs from the disk, quietly, and computes the same bits."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wbc_jax.errors import UsageError
+from wbc_jax.runtime.compile_cache import enable_compile_cache
+
+PROGRAM = """
+import sys, hashlib, warnings
+warnings.simplefilter("error")
+from wbc_jax.runtime.compile_cache import enable_compile_cache, silence_loader_messages
+silence_loader_messages()
+assert "jax" not in sys.modules
+counts = enable_compile_cache(sys.argv[1])
+import jax, jax.numpy as jnp, numpy as np
+
+def loss(kernels, images):
+    for kernel in kernels:
+        images = jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        images = jax.nn.relu(images - images.mean((0, 1, 2), keepdims=True))
+    return (images**2).mean()
+
+keys = jax.random.split(jax.random.key(0), 4)
+kernels = [jax.random.normal(key, (3, 3, 8, 8)) for key in keys]
+images = jax.random.normal(jax.random.key(1), (2, 16, 16, 8))
+leaves = jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(kernels, images))
+print(hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest(), end=" ")
+print(counts.hits, counts.misses)
+"""
+
+
+def run(folder: Path) -> tuple[str, int, int]:
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert done.stderr == ""
+    digest, hits, misses = done.stdout.split()
+    return digest, int(hits), int(misses)
+
+
+def test_second_start_hits_and_gives_the_same_bits(tmp_path: Path) -> None:
+    cold, hits, misses = run(tmp_path)
+    assert hits == 0
+    assert misses > 0
+    assert run(tmp_path) == (cold, misses, 0)
+    (folder,) = (tmp_path / "compiled").iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_directory_that_others_can_write_is_refused_once(tmp_path: Path) -> None:
+    from wbc_jax.runtime.compile_cache import machine_key
+
+    folder = tmp_path / "compiled" / machine_key()
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with pytest.raises(UsageError, match="other users could write"):
+        enable_compile_cache(tmp_path)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be used"):
+        enable_compile_cache(tmp_path / "file")
