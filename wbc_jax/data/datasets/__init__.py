@@ -1,0 +1,1 @@
+"""The data sets: one TFDS builder each, and what they share."""
