@@ -1,0 +1,137 @@
+"""ResNet (He et al. 2016) as torchvision builds it: v1.5, the stride in the 3x3 convolution of a bottleneck."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from wbc_jax.models.endpoints import Endpoints, record
+from wbc_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    Linear,
+    check_images,
+    global_average_pool,
+    kaiming_fan_out,
+    max_pool,
+)
+
+
+class _Block(nn.Module):
+    """Residual block: basic (3x3, 3x3) or bottleneck (1x1, 3x3 with the stride, 1x1 to four times the width)."""
+
+    width: int
+    stride: int
+    bottleneck: bool
+    dtype: DTypeLike
+    bn_axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
+        def conv(y: jax.Array, name: str, features: int, size: int, stride: int) -> jax.Array:
+            return Conv(
+                features, size, stride, size // 2, kernel_init=kaiming_fan_out, dtype=self.dtype, name=name
+            )(y)
+
+        def norm(y: jax.Array, name: str) -> jax.Array:
+            bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name=name)
+            return bn(y, use_running_average=use_running_average)
+
+        if self.bottleneck:
+            features = 4 * self.width
+            y = nn.relu(norm(conv(x, "conv1", self.width, 1, 1), "bn1"))
+            y = nn.relu(norm(conv(y, "conv2", self.width, 3, self.stride), "bn2"))
+            y = norm(conv(y, "conv3", features, 1, 1), "bn3")
+        else:
+            features = self.width
+            y = nn.relu(norm(conv(x, "conv1", features, 3, self.stride), "bn1"))
+            y = norm(conv(y, "conv2", features, 3, 1), "bn2")
+        if self.stride != 1 or x.shape[-1] != features:
+            x = norm(conv(x, "downsample_conv", features, 1, self.stride), "downsample_bn")
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Stem, up to four stages of residual blocks, linear head.
+
+    Shapes at 224 px for resnet50: stem (B, 112, 112, 64), stage1 (B, 56, 56, 256), stage2 (B, 28, 28, 512),
+    stage3 (B, 14, 14, 1024), stage4 (B, 7, 7, 2048), pooled and pre_logits float32 (B, 2048). The stem is taken
+    after its ReLU, before the pooling.
+    """
+
+    stage_sizes: tuple[int, ...]
+    bottleneck: bool
+    num_classes: int | None
+    """None: the trunk alone, which returns its endpoints only."""
+    width: int = 64
+    """Channels of the stem and of the first stage's 3x3 convolutions; doubles per stage."""
+    stem_kernel: int = 7
+    stem_stride: int = 2
+    stem_pool: bool = True
+    dtype: DTypeLike = jnp.float32
+    """Activation dtype; parameters, statistics and logits are float32."""
+    bn_axis_name: str | None = None
+    """pmap axis over which BatchNorm statistics are averaged."""
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool, use_running_average: bool | None = None
+    ) -> tuple[jax.Array, Endpoints] | Endpoints:
+        """Map float (B, H, W, 3) to (logits float32 (B, num_classes), endpoints).
+
+        `use_running_average` None means `not train`; True freezes BatchNorm during training.
+        """
+        check_images(images)
+        frozen = not train if use_running_average is None else use_running_average
+        endpoints: Endpoints = {}
+        x = Conv(
+            self.width,
+            self.stem_kernel,
+            self.stem_stride,
+            self.stem_kernel // 2,
+            kernel_init=kaiming_fan_out,
+            dtype=self.dtype,
+            name="conv1",
+        )(images)
+        bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name="bn1")
+        x = record(self, endpoints, "stem", nn.relu(bn(x, use_running_average=frozen)))
+        if self.stem_pool:
+            x = max_pool(x)
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            for index in range(size):
+                block = _Block(
+                    width=self.width * 2 ** (stage - 1),
+                    stride=2 if stage > 1 and index == 0 else 1,
+                    bottleneck=self.bottleneck,
+                    dtype=self.dtype,
+                    bn_axis_name=self.bn_axis_name,
+                    name=f"layer{stage}_{index}",
+                )
+                x = block(x, use_running_average=frozen)
+            x = record(self, endpoints, f"stage{stage}", x)
+        if self.num_classes is None:
+            return endpoints
+        pooled = record(self, endpoints, "pooled", global_average_pool(x))
+        pre_logits = record(self, endpoints, "pre_logits", pooled)
+        return Linear(self.num_classes, name="fc")(pre_logits), endpoints
+
+
+RESNETS: dict[str, dict[str, Any]] = {
+    "resnet18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False},
+    "resnet34": {"stage_sizes": (3, 4, 6, 3), "bottleneck": False},
+    "resnet50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True},
+    "resnet101": {"stage_sizes": (3, 4, 23, 3), "bottleneck": True},
+    "resnet152": {"stage_sizes": (3, 8, 36, 3), "bottleneck": True},
+    # For 64-96 px on a CPU: the stem keeps half the resolution, as the map would end at 2x2 otherwise.
+    "resnet_tiny": {
+        "stage_sizes": (1, 1, 1, 1),
+        "bottleneck": False,
+        "width": 16,
+        "stem_kernel": 3,
+        "stem_pool": False,
+    },
+}

@@ -1,0 +1,104 @@
+"""SCAM: ResNet and DenseNet features, fused, gated by spatial then channel attention, classified.
+
+blocks.md's reading of the paper: 1x1 projections to 512 channels, addition, spatial gate, channel gate, global
+average pool, 256 hidden units, dropout. 32,201,801 parameters for 5 classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from wbc_jax.models.attention import Attention, AttentionName
+from wbc_jax.models.densenet import DENSENETS, DenseNet
+from wbc_jax.models.endpoints import Endpoints, record
+from wbc_jax.models.layers import Conv, Linear, global_average_pool
+from wbc_jax.models.resnet import RESNETS, ResNet
+
+_CUT_STAGES = {"last": 4, "14": 3}
+
+
+class SCAM(nn.Module):
+    """Two trunks, fusion, attention, head.
+
+    Shapes at 224 px: `resnet` (B, 7, 7, 2048), `densenet` (B, 7, 7, 1024), `fused` and `attended` (B, 7, 7, 512;
+    1024 with concat), `pooled` float32 (B, 512), `pre_logits` float32 (B, 256). `attended`, the output of the
+    attention, is where the paper takes Grad-CAM. Every endpoint of a trunk is there under `resnet/` or `densenet/`.
+    """
+
+    num_classes: int
+    branches: Literal["both", "resnet", "densenet"] = "both"
+    attention: AttentionName = "scam"
+    fusion: Literal["add", "concat"] = "add"
+    cut: Literal["last", "14"] = "last"
+    """`14`: ResNet up to stage3 and DenseNet up to the raw output of block3, 14x14 at 224 px."""
+    dropout_rate: float = 0.5
+    resnet_name: str = "resnet50"
+    densenet_name: str = "densenet121"
+    projection_features: int = 512
+    hidden_features: int = 256
+    dtype: DTypeLike = jnp.float32
+    """Activation dtype; parameters, statistics, gates and the head are float32."""
+    bn_axis_name: str | None = None
+    """pmap axis over which BatchNorm statistics are averaged."""
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool, use_running_average: bool | None = None
+    ) -> tuple[jax.Array, Endpoints]:
+        """Map float (B, H, W, 3) to (logits float32 (B, num_classes), endpoints).
+
+        `use_running_average` None means `not train`; True freezes BatchNorm while dropout stays on.
+        """
+        frozen = not train if use_running_average is None else use_running_average
+        endpoints: Endpoints = {}
+        projected = []
+        for branch in ("resnet", "densenet") if self.branches == "both" else (self.branches,):
+            features = cast(Endpoints, self._trunk(branch)(images, train=train, use_running_average=frozen))
+            endpoints |= {f"{branch}/{name}": value for name, value in features.items()}
+            x = record(self, endpoints, branch, features[f"stage{_CUT_STAGES[self.cut]}"])
+            project = Conv(
+                self.projection_features, use_bias=True, dtype=self.dtype, name=f"project_{branch}"
+            )
+            projected.append(record(self, endpoints, f"project_{branch}", project(x)))
+        fused = (
+            jnp.concatenate(projected, axis=-1)
+            if self.fusion == "concat"
+            else sum(projected[1:], projected[0])
+        )
+        fused = record(self, endpoints, "fused", fused)
+        attend = Attention(self.attention, self.bn_axis_name, name="attention")
+        x, gates = attend(fused, use_running_average=frozen)
+        endpoints |= gates
+        x = record(self, endpoints, "attended", x)
+        x = record(self, endpoints, "pooled", global_average_pool(x))
+        x = nn.relu(Linear(self.hidden_features, name="hidden")(x))
+        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+        x = record(self, endpoints, "pre_logits", x)
+        return Linear(self.num_classes, name="logits")(x), endpoints
+
+    def _trunk(self, branch: str) -> ResNet | DenseNet:
+        stages = _CUT_STAGES[self.cut]
+        shared = {"num_classes": None, "dtype": self.dtype, "bn_axis_name": self.bn_axis_name, "name": branch}
+        if branch == "resnet":
+            fields = RESNETS[self.resnet_name]
+            return ResNet(**{**fields, "stage_sizes": fields["stage_sizes"][:stages], **shared})
+        fields = DENSENETS[self.densenet_name]
+        cut = {"block_sizes": fields["block_sizes"][:stages], "final_norm": self.cut == "last"}
+        return DenseNet(**{**fields, **cut, **shared})
+
+
+SCAMS: dict[str, dict[str, Any]] = {
+    "scam": {},
+    # For 64-96 px on a CPU.
+    "scam_tiny": {
+        "resnet_name": "resnet_tiny",
+        "densenet_name": "densenet_tiny",
+        "projection_features": 128,
+        "hidden_features": 128,
+    },
+}
