@@ -40,7 +40,7 @@ def snapshot(tree: Any) -> dict[str, np.ndarray]:
     for leaf in named.values():
         if isinstance(leaf, jax.Array):
             leaf.copy_to_host_async()
-    # On the CPU backend a host array may be a view of the device buffer, hence the copy.
+    # A copy, since on the CPU backend a host array may be a view of the buffer that the next step is given.
     return {name: np.array(leaf, copy=True) for name, leaf in named.items()}
 
 
