@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wbc_jax.errors import DataError
+from wbc_jax.errors import CheckpointError, DataError
 from wbc_jax.runtime.logs import MetricsLog, TensorBoardLog
 
 
@@ -70,6 +71,19 @@ def test_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(DataError, match="line 2") as caught:
         MetricsLog(path)
     assert str(path) in str(caught.value)
+
+
+def test_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MetricsLog(tmp_path / "m.jsonl") as log:
+        log.append({"step": 1})
+        write = os.write
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+            with pytest.raises(CheckpointError, match="No space left") as caught:
+                log.append({"step": 2})
+        assert str(log.path) in str(caught.value)
+        log.append({"step": 3})
+        assert log.rows() == [{"step": 1}, {"step": 3}]
 
 
 READ_BACK = """

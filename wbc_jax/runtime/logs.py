@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wbc_jax.errors import DataError
+from wbc_jax.errors import CheckpointError, DataError
 from wbc_jax.runtime.json_files import dumps_strict, to_plain
 
 
@@ -42,10 +43,24 @@ class MetricsLog:
 
         Raises:
             ValueError: it has no `step`.
+            CheckpointError: it cannot be written, the disk is full for one; no half line stays.
         """
         if "step" not in row:
             raise ValueError(f"a row of {self.path.name} needs a step: {dict(row)}")
-        os.write(self._descriptor, (dumps_strict(_finite(to_plain(dict(row)))) + "\n").encode())
+        line = (dumps_strict(_finite(to_plain(dict(row)))) + "\n").encode()
+        before = os.fstat(self._descriptor).st_size
+        try:
+            written = os.write(self._descriptor, line)
+            if written < len(line):  # a disk that fills up takes what fits
+                os.ftruncate(self._descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise CheckpointError(
+                f"a row of the log cannot be written: {error}",
+                expected=f"room for {len(line)} bytes",
+                where=str(self.path),
+                remedy="make room or restore access, then run the same command again: it resumes",
+            ) from error
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, oldest first."""
