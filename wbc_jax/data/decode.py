@@ -6,10 +6,10 @@ a reason. A changed bit in the scan of a JPEG cannot be seen here: digests of th
 
 from __future__ import annotations
 
-import contextlib
 import io
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     if len(data) > MAX_FILE_BYTES:
         raise BadImage(name, f"more than {MAX_FILE_BYTES // 2**20} MiB in one file")
     try:
-        with _quiet_pillow():
+        with _quiet_pillow:
             return np.array(_decode(data, name))
     except BadImage:
         raise
@@ -177,10 +177,31 @@ def _reason(error: Exception) -> str:
     return f"damaged: {str(error) or type(error).__name__}"
 
 
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Pillow's warnings about sizes and odd metadata: sizes are checked here, metadata is not used."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
+class _QuietPillow:
+    """Leaves out Pillow's warnings about sizes and odd metadata: sizes are checked here, metadata is not used.
+
+    Filters belong to the process, so the first of several decoding threads sets them and the last one resets them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_quiet_pillow = _QuietPillow()
