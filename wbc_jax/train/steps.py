@@ -1,0 +1,236 @@
+"""Training, evaluation and prediction steps: free functions made once, outside the loop, by pure factories.
+
+Nothing here is jitted, sharded or donated; `wbc_jax.train.parallel` compiles a step for a mesh of devices. A step
+draws all its randomness from `fold_in(key(seed), state.step)`, so that a resumed run repeats it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from wbc_jax.catalog import Task
+from wbc_jax.data.batch import Batch
+from wbc_jax.train.augment import center, mixup
+from wbc_jax.train.freeze import merge, partition, restore_frozen
+from wbc_jax.train.losses import cross_entropy, expected_correct, sample_weights, soft_labels
+from wbc_jax.train.optim import update_completed
+from wbc_jax.train.state import TrainState
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""(key, uint8 images (B, S, S, 3)) -> float32 (B, H, W, 3), normalised."""
+Gather = Callable[..., Batch]
+"""(data, rows, mask) -> Batch: reads a batch out of data that lives on the devices."""
+Sums = dict[str, jax.Array]
+"""float32 scalars of one step, to be added over steps and divided once, on the host."""
+TrainStep = Callable[..., tuple[TrainState, Sums]]
+EvalStep = Callable[..., dict[str, jax.Array]]
+PredictStep = Callable[[Any, jax.Array], jax.Array]
+
+
+class StepKeys(NamedTuple):
+    """Keys of one training step, one a purpose."""
+
+    augment: jax.Array
+    mixup: jax.Array
+    dropout: jax.Array
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    task: Task,
+    augment: Augment,
+    *,
+    seed: int = 0,
+    mixup_alpha: float = 0.0,
+    label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] | None = None,
+    freeze: tuple[str, ...] = (),
+    freeze_batch_stats: bool = False,
+    ema_decay: float | None = None,
+    skip_nonfinite_updates: bool = False,
+    gather: Gather | None = None,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """`step(state, batch) -> (state, sums)`, or `step(state, data, rows, mask)` where `gather` is given.
+
+    Args:
+        model: network; its `dtype` field sets the type of activations. Loss and gradients are float32.
+        tx: optimiser of the trainable parameters.
+        task: gives the number of classes.
+        augment: uint8 images to the network's input.
+        seed: of augmentation, mixup and dropout.
+        mixup_alpha: parameter of mixup's Beta distribution, one lambda a batch; 0: off. Batches must then be full.
+        label_smoothing: share of each label spread over all classes.
+        class_weights: weight of each class in the loss; None: 1 each.
+        freeze: path prefixes of parameters that are not differentiated. The BatchNorms among them normalise with
+            the batch but keep their stored statistics; with `freeze_batch_stats` they normalise with those.
+        freeze_batch_stats: every BatchNorm uses and keeps its stored statistics; dropout stays on.
+        ema_decay: decay per update of `state.ema_params`; None: no average.
+        skip_nonfinite_updates: leave all but `state.step` as it is when loss or gradient is not finite.
+        gather: see `Gather`.
+        axis_name: pmap axis that the batch is split over; the model then needs `bn_axis_name=axis_name`.
+
+    The sums: `steps`, 1; `count` samples; `loss_sum`, the mean loss times `count`; `correct_sum`, lambda-weighted
+    under mixup; `grad_norm`, before clipping, to be divided by `steps`; `nonfinite`, 1 when loss or gradient is not
+    finite; `skipped`, 1 when the update was left out: such a step adds 0 to all sums but these two.
+    """
+    _check_axis(model, axis_name)
+
+    def train_step(state: TrainState, *source: Any) -> tuple[TrainState, Sums]:
+        batch = _read(gather, source)
+        keys = step_keys(seed, state.step, axis_name)
+        images = augment(keys.augment, batch.images)  # (B, H, W, 3)
+        targets = soft_labels(batch.labels, task.num_classes)  # (B, K)
+        if mixup_alpha > 0:
+            images, targets, _ = mixup(keys.mixup, images, targets, mixup_alpha)
+        weights = sample_weights(targets, batch.mask, class_weights)
+        total_weight = jnp.maximum(_total(weights, axis_name), jnp.finfo(jnp.float32).tiny)
+        trainable, frozen = partition(state.params, freeze)
+
+        def loss_of(trainable: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            variables = {"params": merge(trainable, frozen), "batch_stats": state.batch_stats}
+            (logits, _), updated = model.apply(
+                variables,
+                images,
+                train=True,
+                use_running_average=True if freeze_batch_stats else None,
+                mutable=["batch_stats"],
+                rngs={"dropout": keys.dropout},
+            )
+            losses = cross_entropy(
+                logits, targets, class_weights=class_weights, label_smoothing=label_smoothing
+            )
+            return jnp.sum(losses * batch.mask) / total_weight, (logits, updated.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        if axis_name is not None:  # shares of one mean over all devices: their sum is the gradient
+            loss, grads = jax.lax.psum((loss, grads), axis_name)
+        batch_stats = restore_frozen(batch_stats, state.batch_stats, freeze)
+        new_state = _update(tx, state, grads, batch_stats, freeze, ema_decay)
+
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        count = _total(batch.mask, axis_name)
+        correct = _total(expected_correct(logits, targets) * batch.mask, axis_name)
+        sums = {"loss_sum": loss * count, "correct_sum": correct, "count": count, "grad_norm": grad_norm}
+        sums["steps"] = jnp.ones((), jnp.float32)
+        skipped = ~finite if skip_nonfinite_updates else jnp.zeros((), jnp.bool_)
+        if skip_nonfinite_updates:
+            new_state = _select(finite, new_state, state.replace(step=new_state.step))
+            sums = _select(finite, sums, jax.tree.map(jnp.zeros_like, sums))
+        flags = {"nonfinite": ~finite, "skipped": skipped}
+        return new_state, sums | {name: flag.astype(jnp.float32) for name, flag in flags.items()}
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module,
+    task: Task,
+    *,
+    image_size_px: int,
+    flip_average: bool = False,
+    gather: Gather | None = None,
+) -> EvalStep:
+    """`eval_step(variables, batch)`, or `eval_step(variables, data, rows, mask)` where `gather` is given.
+
+    It returns `probabilities` and `logits`, float32 `(B, K)`, for every row, padding included, and the masked sums
+    `loss_sum` (plain cross entropy), `correct_sum` and `count`. `softmax(logits)` is `probabilities`, also where
+    these are the mean over the four mirror images (`flip_average`).
+    """
+
+    def eval_step(variables: Any, *source: Any) -> dict[str, jax.Array]:
+        batch = _read(gather, source)
+        logits = _logits(model, variables, batch.images, image_size_px, flip_average)
+        targets = soft_labels(batch.labels, task.num_classes)
+        return {
+            "probabilities": jax.nn.softmax(logits, axis=-1),
+            "logits": logits,
+            "loss_sum": jnp.sum(cross_entropy(logits, targets) * batch.mask),
+            "correct_sum": jnp.sum(expected_correct(logits, targets) * batch.mask),
+            "count": jnp.sum(batch.mask),
+        }
+
+    return eval_step
+
+
+def make_predict_step(model: nn.Module, *, image_size_px: int, flip_average: bool = False) -> PredictStep:
+    """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> probabilities, float32 `(B, K)`."""
+
+    def predict(variables: Any, images: jax.Array) -> jax.Array:
+        return jax.nn.softmax(_logits(model, variables, images, image_size_px, flip_average), axis=-1)
+
+    return predict
+
+
+def step_keys(seed: int, step: jax.Array, axis_name: str | None = None) -> StepKeys:
+    """Keys of batch `step`. Over a pmap axis, augmentation and dropout differ by device, mixup's lambda does not."""
+    augment, mix, dropout = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 3)
+    if axis_name is not None:
+        index = jax.lax.axis_index(axis_name)
+        augment, dropout = jax.random.fold_in(augment, index), jax.random.fold_in(dropout, index)
+    return StepKeys(augment=augment, mixup=mix, dropout=dropout)
+
+
+def _update(tx, state: TrainState, grads, batch_stats, freeze, ema_decay) -> TrainState:
+    """State after one batch. Frozen leaves are handed on untouched, in the moving average too."""
+    trainable, frozen = partition(state.params, freeze)
+    updates, opt_state = tx.update(grads, state.opt_state, trainable)
+    trainable = jax.tree.map(jnp.add, trainable, updates)
+    ema_params = state.ema_params
+    if ema_decay is not None:
+        averaged, fixed = partition(ema_params, freeze)
+        blended = jax.tree.map(lambda a, p: a * ema_decay + p * (1.0 - ema_decay), averaged, trainable)
+        ema_params = merge(_select(update_completed(opt_state), blended, averaged), fixed)
+    return TrainState(
+        step=state.step + 1,
+        params=merge(trainable, frozen),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema_params=ema_params,
+    )
+
+
+def _logits(model, variables, images_u8, image_size_px: int, flip_average: bool) -> jax.Array:
+    """float32 `(B, K)`; over mirror images, the logarithm of the mean probabilities."""
+    images = center(images_u8, image_size_px)  # (B, H, W, 3)
+    if not flip_average:
+        return model.apply(variables, images, train=False)[0].astype(jnp.float32)
+    views = jnp.stack([images, images[:, ::-1], images[:, :, ::-1], images[:, ::-1, ::-1]], axis=1)
+    # One pass over 4B images; neighbouring rows are views of one image, so a split batch stays where it is.
+    logits, _ = model.apply(variables, views.reshape(-1, *images.shape[1:]), train=False)  # (4B, K)
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    by_view = log_probabilities.reshape(images.shape[0], 4, -1)  # (B, 4, K)
+    return jax.nn.logsumexp(by_view, axis=1) - jnp.log(jnp.float32(4.0))  # (B, K)
+
+
+def _read(gather: Gather | None, source: tuple[Any, ...]) -> Batch:
+    if gather is not None:
+        return gather(*source)
+    (batch,) = source
+    return batch
+
+
+def _total(values: jax.Array, axis_name: str | None) -> jax.Array:
+    total = jnp.sum(values)
+    return total if axis_name is None else jax.lax.psum(total, axis_name)
+
+
+def _select(condition: jax.Array, when_true: Any, when_false: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), when_true, when_false)
+
+
+def _check_axis(model: nn.Module, axis_name: str | None) -> None:
+    found = getattr(model, "bn_axis_name", axis_name)
+    if found != axis_name:
+        raise ValueError(
+            f"the model averages BatchNorm statistics over {found!r}, the step runs over {axis_name!r}; "
+            f"create the model with bn_axis_name={axis_name!r}"
+        )
