@@ -39,6 +39,8 @@ PURE = (
     "models",
     "weights/naming.py",
     "train/augment.py",
+    "train/colour.py",
+    "train/geometry.py",
     "train/freeze.py",
     "train/losses.py",
     "train/optim.py",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -135,8 +137,53 @@ def test_split_gather_needs_no_communication(store: Any) -> None:
     assert not [word for word in ("all-gather", "all-reduce", "all-to-all", "permute(") if word in program]
 
 
+PROCESS_SCRIPT = """
+import sys
+import jax
+jax.distributed.initialize({address!r}, num_processes=2, process_id=int(sys.argv[1]))
+import numpy as np
+from types import SimpleNamespace
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from wbc_jax.data.order import OrderSpec
+from wbc_jax.data.stream import stream_batches
+
+images = np.memmap({path!r}, np.uint8, mode="r", shape={shape})
+n = len(images)
+order = OrderSpec(seed=0, num_samples=n, batch_size=4)
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+with stream_batches(
+    SimpleNamespace(images=images), np.arange(n), np.zeros(n), np.zeros((n, 11)), order, stop_step=2,
+    sharding=NamedSharding(mesh, PartitionSpec("data")),
+    process_index=jax.process_index(), process_count=jax.process_count(),
+) as batches:
+    for batch in batches:
+        (shard,) = batch.ids.addressable_shards
+        print(batch.images.shape, shard.index[0].start or 0, shard.data.tolist())
+"""
+
+
+def test_two_processes_each_hold_their_share(store: Any, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    script = PROCESS_SCRIPT.format(address=address, path=str(store.images.filename), shape=store.images.shape)
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    processes = []
+    for index in range(2):
+        command = [sys.executable, "-c", script, str(index)]
+        with (tmp_path / f"{index}.log").open("w") as log:
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+            )
+    order = OrderSpec(seed=0, num_samples=STORE_COUNT, batch_size=4)
+    for index, process in enumerate(processes):
+        printed, _ = process.communicate(timeout=180)
+        chosen = [rows_for_step(order, step)[2 * index : 2 * index + 2].tolist() for step in range(2)]
+        expected = [f"(4, {SIZE_PX}, {SIZE_PX}, 3) {2 * index} {rows}" for rows in chosen]
+        assert printed.splitlines() == expected, (tmp_path / f"{index}.log").read_text()
+
+
 def test_process_shares_make_up_the_batch(store: Any, expected: list) -> None:
-    # What each of two processes would gather; putting the shares together needs two processes (tests/end_to_end).
     shares = []
     for index in range(2):
         source = StepSource(
