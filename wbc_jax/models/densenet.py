@@ -165,12 +165,11 @@ DENSENETS: dict[str, dict[str, Any]] = {
     "densenet121": {"block_sizes": (6, 12, 24, 16)},
     "densenet169": {"block_sizes": (6, 12, 32, 32)},
     "densenet201": {"block_sizes": (6, 12, 48, 32)},
-    # For 64-96 px on a CPU: the stem keeps half the resolution, as the map would end at 2x2 otherwise.
+    # For 64-96 px on a CPU: three blocks, so that the last map has the size of resnet_tiny's.
     "densenet_tiny": {
-        "block_sizes": (2, 2, 3, 3),
-        "growth": 16,
-        "width": 16,
+        "block_sizes": (2, 4, 4),
+        "growth": 24,
+        "width": 32,
         "stem_kernel": 3,
-        "stem_pool": False,
     },
 }

@@ -19,8 +19,6 @@ from wbc_jax.models.endpoints import Endpoints, record
 from wbc_jax.models.layers import Conv, Linear, global_average_pool
 from wbc_jax.models.resnet import RESNETS, ResNet
 
-_CUT_STAGES = {"last": 4, "14": 3}
-
 
 class SCAM(nn.Module):
     """Two trunks, fusion, attention, head.
@@ -35,7 +33,7 @@ class SCAM(nn.Module):
     attention: AttentionName = "scam"
     fusion: Literal["add", "concat"] = "add"
     cut: Literal["last", "14"] = "last"
-    """`14`: ResNet up to stage3 and DenseNet up to the raw output of block3, 14x14 at 224 px."""
+    """`14` drops the last stage: ResNet ends with stage3, DenseNet with the raw output of block3 (14x14 at 224 px)."""
     dropout_rate: float = 0.5
     resnet_name: str = "resnet50"
     densenet_name: str = "densenet121"
@@ -58,18 +56,20 @@ class SCAM(nn.Module):
         endpoints: Endpoints = {}
         projected = []
         for branch in ("resnet", "densenet") if self.branches == "both" else (self.branches,):
-            features = cast(Endpoints, self._trunk(branch)(images, train=train, use_running_average=frozen))
+            trunk, end = self._trunk(branch)
+            features = cast(Endpoints, trunk(images, train=train, use_running_average=frozen))
             endpoints |= {f"{branch}/{name}": value for name, value in features.items()}
-            x = record(self, endpoints, branch, features[f"stage{_CUT_STAGES[self.cut]}"])
+            x = record(self, endpoints, branch, features[end])
             project = Conv(
                 self.projection_features, use_bias=True, dtype=self.dtype, name=f"project_{branch}"
             )
             projected.append(record(self, endpoints, f"project_{branch}", project(x)))
-        fused = (
-            jnp.concatenate(projected, axis=-1)
-            if self.fusion == "concat"
-            else sum(projected[1:], projected[0])
-        )
+        if len(projected) == 1:
+            fused = projected[0]
+        elif self.fusion == "concat":
+            fused = jnp.concatenate(projected, axis=-1)
+        else:
+            fused = projected[0] + projected[1]
         fused = record(self, endpoints, "fused", fused)
         attend = Attention(self.attention, self.bn_axis_name, name="attention")
         x, gates = attend(fused, use_running_average=frozen)
@@ -81,15 +81,16 @@ class SCAM(nn.Module):
         x = record(self, endpoints, "pre_logits", x)
         return Linear(self.num_classes, name="logits")(x), endpoints
 
-    def _trunk(self, branch: str) -> ResNet | DenseNet:
-        stages = _CUT_STAGES[self.cut]
+    def _trunk(self, branch: str) -> tuple[ResNet | DenseNet, str]:
+        """The trunk, cut where asked, and the endpoint it ends with."""
         shared = {"num_classes": None, "dtype": self.dtype, "bn_axis_name": self.bn_axis_name, "name": branch}
+        fields = RESNETS[self.resnet_name] if branch == "resnet" else DENSENETS[self.densenet_name]
+        key = "stage_sizes" if branch == "resnet" else "block_sizes"
+        sizes = fields[key] if self.cut == "last" else fields[key][:-1]
+        end = f"stage{len(sizes)}"
         if branch == "resnet":
-            fields = RESNETS[self.resnet_name]
-            return ResNet(**{**fields, "stage_sizes": fields["stage_sizes"][:stages], **shared})
-        fields = DENSENETS[self.densenet_name]
-        cut = {"block_sizes": fields["block_sizes"][:stages], "final_norm": self.cut == "last"}
-        return DenseNet(**{**fields, **cut, **shared})
+            return ResNet(**{**fields, key: sizes, **shared}), end
+        return DenseNet(**{**fields, key: sizes, "final_norm": self.cut == "last", **shared}), end
 
 
 SCAMS: dict[str, dict[str, Any]] = {
