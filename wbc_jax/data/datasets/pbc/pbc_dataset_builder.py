@@ -107,9 +107,11 @@ def _rows(table: Path, split: str, faults: list[str]) -> Iterator[tuple[str, _Ro
             faults.append(f"{table.name}: no column {', '.join(absent)}")
             return
         for line in reader:
-            try:
-                values = tuple(attribute.encode(line[attribute.name] or "") for attribute in ATTRIBUTES)
-            except ValueError as error:
-                faults.append(f"{table.name}, line {reader.line_num}: {error}")
-                continue
-            yield line["img_name"], _Row(split, canonical_class(line["label"] or ""), values)
+            values: list[int] = []
+            for attribute in ATTRIBUTES:
+                try:
+                    values.append(attribute.encode(line[attribute.name] or ""))
+                except ValueError as error:
+                    faults.append(f"{table.name}, line {reader.line_num}: {error}")
+            if len(values) == len(ATTRIBUTES):
+                yield line["img_name"], _Row(split, canonical_class(line["label"] or ""), tuple(values))
