@@ -22,7 +22,8 @@ from toy_training import (
 )
 
 from wbc_jax.config import OptimConfig
-from wbc_jax.train.steps import make_train_step
+from wbc_jax.train.augment import mixup
+from wbc_jax.train.steps import make_train_step, step_keys
 
 SGD = OptimConfig(name="sgd", learning_rate=0.1, momentum=0.0, schedule="constant")
 
@@ -56,7 +57,7 @@ def test_sums_equal_a_plain_computation_outside_the_step():
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(batch.labels))
         return jnp.sum(losses * batch.mask) / 6.0, logits
 
-    (loss, logits), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, logits), gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(state.params)
     _, sums = jax.jit(step)(state, batch)
     right = (np.asarray(logits).argmax(axis=1) == batch.labels) * batch.mask
     expected = {
@@ -75,18 +76,17 @@ def test_sums_equal_a_plain_computation_outside_the_step():
 def test_randomness_is_a_function_of_seed_and_step():
     model = ToyNet(dropout_rate=0.5)
     batches = [make_batch(8, seed) for seed in range(3)]
-
-    def train(seed):
-        state, step = make_training(model, augment=noise_augmentation, seed=seed, mixup_alpha=0.4)
-        return run(jax.jit(step), state, batches)
-
-    (first, sums), (second, sums_again), (other, _) = train(0), train(0), train(1)
+    state, step = make_training(model, augment=noise_augmentation, seed=0)
+    step = jax.jit(step)
+    (first, sums), (second, sums_again) = run(step, state, batches), run(step, state, batches)
     assert_trees_equal(first, second)
     assert sums == sums_again
+    state, step = make_training(model, augment=noise_augmentation, seed=1)
+    other, _ = run(jax.jit(step), state, batches)
     assert not np.array_equal(first.params["head"]["kernel"], other.params["head"]["kernel"])
 
 
-def test_each_step_and_each_purpose_draws_differently():
+def test_each_step_draws_differently():
     seen = []
 
     def spy(key, images):
@@ -177,7 +177,8 @@ def test_frozen_statistics_are_used_and_kept_while_dropout_stays_on():
     plain = ToyNet()
     _, without = jax.jit(make_training(plain, freeze_batch_stats=True)[1])(state, batch)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits, _ = plain.apply(variables, no_augmentation(None, jnp.asarray(batch.images)), train=False)
+    images = no_augmentation(None, jnp.asarray(batch.images))
+    logits, _ = jax.jit(lambda: plain.apply(variables, images, train=False))()
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(batch.labels)).sum()
     assert float(without["loss_sum"]) == pytest.approx(float(expected), rel=1e-5)
 
@@ -237,51 +238,35 @@ def test_class_weights_and_smoothing_reach_the_loss():
     weights = (0.2, 1.0, 3.0, 0.5)
     state, step = make_training(class_weights=weights, label_smoothing=0.1)
     _, sums = jax.jit(step)(state, batch)
-    model = ToyNet()
-    (logits, _), _ = model.apply(
-        {"params": state.params, "batch_stats": state.batch_stats},
-        no_augmentation(None, jnp.asarray(batch.images)),
-        train=True,
-        mutable=["batch_stats"],
-    )
+    logits = _train_logits(state, no_augmentation(None, jnp.asarray(batch.images)))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     targets = np.eye(4)[batch.labels] * 0.9 + 0.1 / 4
     expected = -(targets * log_p * weights).sum() / np.array(weights)[batch.labels].sum()
     assert float(sums["loss_sum"]) / 16 == pytest.approx(expected, rel=1e-5)
 
 
-def test_mixup_mixes_images_and_labels_with_one_lambda(monkeypatch):
-    """With the real mixup the step's loss is the loss on what mixup returns, recomputed from its key."""
-    from wbc_jax.train import steps
+def _train_logits(state, images):
+    """Logits of the initial network in training mode."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return jax.jit(lambda: ToyNet().apply(variables, images, train=True, mutable=["batch_stats"]))()[0][0]
 
-    seen = {}
-    real = steps.mixup
 
-    def spy(key, images, labels, alpha):
-        seen["out"] = real(key, images, labels, alpha)
-        return seen["out"]
-
-    monkeypatch.setattr(steps, "mixup", spy)
-    state, step = make_training(mixup_alpha=0.4)
+def test_mixup_mixes_images_and_labels_with_one_lambda():
+    """The step's sums are those of the images and labels that mixup returns for the step's key."""
+    state, step = make_training(mixup_alpha=0.4, seed=5)
     batch = make_batch(8)
-    _, sums = step(state, jax.tree.map(jnp.asarray, batch))  # eager, so that the spy sees values
-    images, targets, lam = seen["out"]
-    assert targets.dtype == images.dtype == jnp.float32
-    np.testing.assert_allclose(targets.sum(axis=1), 1.0, rtol=1e-6)
-    model = ToyNet()
-    (logits, _), _ = model.apply(
-        {"params": state.params, "batch_stats": state.batch_stats},
-        images,
-        train=True,
-        mutable=["batch_stats"],
+    _, sums = jax.jit(step)(state, batch)
+    key = step_keys(5, state.step).mixup
+    images, targets, lam = mixup(
+        key, no_augmentation(key, jnp.asarray(batch.images)), jnp.eye(4)[batch.labels], 0.4
     )
+    assert 0 < float(lam) < 1
+    logits = _train_logits(state, images)
     expected = optax.softmax_cross_entropy(logits, targets).sum()
     assert float(sums["loss_sum"]) == pytest.approx(float(expected), rel=1e-5)
     predicted = np.asarray(logits).argmax(axis=1)
-    assert float(sums["correct_sum"]) == pytest.approx(
-        float(np.asarray(targets)[np.arange(8), predicted].sum()), rel=1e-5
-    )
-    assert 0 <= float(lam) <= 1
+    share = np.asarray(targets)[np.arange(8), predicted].sum()
+    assert float(sums["correct_sum"]) == pytest.approx(float(share), rel=1e-5)
 
 
 def test_no_mixup_when_alpha_is_zero(monkeypatch):
