@@ -1,0 +1,195 @@
+"""Variables from and to files: our own safetensors form, and torchvision's state dicts by name.
+
+Our form names every array by collection and Flax path (`params/layer1_0/conv1/kernel`,
+`batch_stats/bn1/mean`) in float32, with text metadata: format, version, and what the writer adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbc_jax.errors import UsageError, WeightsError
+from wbc_jax.weights.merge import MergeReport, branch, flatten, merge_pretrained, unflatten
+from wbc_jax.weights.naming import (
+    ARCHITECTURES,
+    NameReport,
+    fitting_architecture,
+    from_torch,
+    to_torch,
+)
+from wbc_jax.weights.readers import as_float32, as_numpy, read_arrays, write_arrays
+
+FORMAT = "wbc_jax"
+FORMAT_VERSION = "1"
+
+
+def load_variables(path: Path | str) -> dict[str, Any]:
+    """Variables `{"params": ..., "batch_stats": ...}` from a file of our own form; leaves are float32, NumPy.
+
+    Raises:
+        WeightsError: an unreadable file, or one in torchvision's naming (the error names the converter).
+    """
+    path = Path(path)
+    arrays, metadata = read_arrays(path)
+    return _own_variables(arrays, metadata, path)
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """The text metadata of a safetensors file, such as the card that an export wrote; empty for `.pth`."""
+    return read_arrays(Path(path))[1]
+
+
+def save_variables(
+    path: Path | str, variables: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write variables in our own form; the file is read back and compared before it gets its name.
+
+    Args:
+        path: ends in `.safetensors`.
+        variables: Flax variables; leaves of any float type, kept as they are.
+        metadata: text to travel with the arrays; `format` and `format_version` are added.
+
+    Raises:
+        WeightsError: wrong suffix, a failed write, or a file that does not read back as written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"variables are not written as {path.suffix or 'a file without suffix'}",
+            expected=".safetensors",
+            where=str(path),
+            remedy="name the file .safetensors, or convert with direction to_torch for .pth",
+        )
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten(variables).items()}
+    write_arrays(path, arrays, {**(metadata or {}), "format": FORMAT, "format_version": FORMAT_VERSION})
+
+
+def convert_torchvision(arch: str, source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
+    """Flax variables from torchvision weights of one of the eight trunks, matched by name.
+
+    Accepts both DenseNet spellings, a nested `state_dict`, and DataParallel's prefix. A state dict without
+    head gives a trunk (`create_model(arch, num_classes=None)`).
+
+    Args:
+        arch: `"resnet50"`, `"densenet121"`, …
+        source: a `.pth` or `.safetensors` file, or a state dict of arrays or tensors.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}` with float32 NumPy leaves; `num_batches_tracked` is dropped.
+
+    Raises:
+        UsageError: an architecture that torchvision weights are not known for.
+        WeightsError: an unreadable file, or arrays that are not that architecture, all problems listed.
+    """
+    _known(arch)
+    if isinstance(source, Mapping):
+        state, where = {str(name): as_numpy(value) for name, value in source.items()}, "the state dict given"
+    else:
+        state, where = read_arrays(Path(source))[0], str(source)
+    return _from_torch_arrays(arch, state, where)
+
+
+def to_torchvision(arch: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A state dict under torchvision's names and layouts, float32; the reverse of `convert_torchvision`.
+
+    `load_state_dict(strict=True)` accepts it once its values are tensors: torch fills in the counter
+    `num_batches_tracked` by itself. For a branch of SCAM pass `merge.branch(variables, "resnet")`.
+
+    Raises:
+        UsageError: an architecture that torchvision does not have.
+        WeightsError: variables of another network, all problems listed.
+    """
+    _known(arch)
+    flat = {path: np.asarray(leaf) for path, leaf in flatten(variables).items()}
+    state, report = to_torch(arch, flat)
+    if not report.ok:
+        raise _misfit(arch, report, "the variables given", None)
+    return as_float32(state, "the variables given")
+
+
+def load_pretrained_into(
+    variables: Mapping[str, Any], path: Path | str, arch: str, prefix: str = "", *, swap_head: bool = True
+) -> tuple[dict[str, Any], MergeReport]:
+    """Variables with the branch at `prefix` filled from a file in torchvision's or our own naming.
+
+    The naming is told from the names. A file of our own form may also be a whole network that has a branch
+    of that name: a trained SCAM's ResNet starts another SCAM's ResNet.
+
+    Args:
+        variables: freshly initialised; not modified.
+        path: `.pth` or `.safetensors`.
+        arch: architecture of the branch, needed for torchvision's naming.
+        prefix: as in `merge_pretrained`.
+        swap_head: as in `merge_pretrained`.
+
+    Raises:
+        UsageError, WeightsError: as `convert_torchvision` and `merge_pretrained`.
+    """
+    path = Path(path)
+    arrays, metadata = read_arrays(path)
+    if not _foreign_names(arrays):
+        pretrained = _own_variables(arrays, metadata, path)
+        if prefix:
+            pretrained = branch(pretrained, prefix) or pretrained
+    else:
+        _known(arch)
+        pretrained = _from_torch_arrays(arch, arrays, str(path))
+    return merge_pretrained(variables, pretrained, swap_head=swap_head, prefix=prefix, where=str(path))
+
+
+def _foreign_names(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(("params/", "batch_stats/"))]
+
+
+def _own_variables(
+    arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], path: Path
+) -> dict[str, Any]:
+    if strange := _foreign_names(arrays):
+        arch = fitting_architecture(arrays)
+        raise WeightsError(
+            f"the file uses torchvision's names of {arch}" if arch else f"unknown array name {strange[0]!r}",
+            expected="names such as params/conv1/kernel and batch_stats/bn1/mean",
+            where=str(path),
+            remedy=f"wbc-jax convert --arch {arch or 'ARCH'} --input {path} --output {path.stem}.safetensors",
+        )
+    version = metadata.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise WeightsError(
+            f"weights format version {version!r}",
+            expected=f"version {FORMAT_VERSION!r}",
+            where=str(path),
+            remedy="update wbc-jax: the file was written by a newer version",
+        )
+    return unflatten(as_float32(arrays, str(path)))
+
+
+def _from_torch_arrays(arch: str, state: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
+    flat, report = from_torch(arch, state)
+    if not report.ok:
+        raise _misfit(arch, report, where, fitting_architecture(state))
+    return unflatten(as_float32(flat, where))
+
+
+def _known(arch: str) -> None:
+    if arch not in ARCHITECTURES:
+        raise UsageError(
+            f"torchvision has no weights for {arch!r}",
+            expected=f"one of {', '.join(ARCHITECTURES)}",
+            where="arch",
+            remedy="give the trunk's name, or weights in our own .safetensors form",
+        )
+
+
+def _misfit(arch: str, report: NameReport, where: str, better: str | None) -> WeightsError:
+    return WeightsError(
+        f"not the arrays of {arch}\n" + "\n".join(report.lines(most=10 if better else 30)),
+        expected=f"every array of {arch} under its name and shape, and nothing else",
+        where=where,
+        remedy=f"these are the weights of {better}: use that architecture"
+        if better
+        else f"give the state dict of {arch} alone; wrappers other than DataParallel must be removed",
+    )
