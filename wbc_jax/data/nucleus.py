@@ -76,7 +76,8 @@ def _largest(mask: np.ndarray) -> tuple[slice, slice] | None:
     """Rows and columns of the largest body, or None when all are too small."""
     from scipy import ndimage
 
-    bodies, _ = ndimage.label(mask)
+    bodies = np.zeros(mask.shape, np.int32)
+    ndimage.label(mask, output=bodies)
     areas = np.bincount(bodies.ravel())[1:]
     if not len(areas) or areas.max() < MIN_AREA * mask.size:
         return None
