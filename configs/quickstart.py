@@ -7,6 +7,7 @@ from wbc_jax.config import (
     Config,
     DataConfig,
     EvalConfig,
+    LogConfig,
     ModelConfig,
     OptimConfig,
     TrainConfig,
@@ -22,6 +23,7 @@ def quickstart() -> Config:
         augment=AugmentConfig(mixup_alpha=0.0),
         train=TrainConfig(epochs=8, batch_size=32),
         eval=EvalConfig(batch_size=128),
+        log=LogConfig(every_steps=5),
     )
 
 

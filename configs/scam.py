@@ -15,6 +15,7 @@ from wbc_jax.config import (
     Config,
     DataConfig,
     EvalConfig,
+    LogConfig,
     ModelConfig,
     OptimConfig,
     TrainConfig,
@@ -50,6 +51,7 @@ def tiny() -> Config:
         augment=AugmentConfig(mixup_alpha=0.1),
         train=TrainConfig(epochs=14, batch_size=32),
         eval=EvalConfig(batch_size=128),
+        log=LogConfig(every_steps=5),
     )
 
 

@@ -125,6 +125,9 @@ def _settings(command: str, recipe: Any, arguments: list[str], extra: list[tuple
 
 def _train(arguments: list[str]) -> int:
     """Train a recipe; the run directory holds everything it made."""
+    from wbc_jax.runtime.compile_cache import silence_loader_messages
+
+    silence_loader_messages()  # before anything imports jax
     from wbc_jax.commands.train import RunRequest, train
 
     name, rest = _take_option(arguments, "--config")

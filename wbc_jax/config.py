@@ -35,9 +35,9 @@ class DataConfig:
     """Side of the square image that the network sees, px."""
     store_size_px: int = 256
     """Side of the square images in the prepared store, px; random crops of `image_size_px` come out of it."""
-    framing: Literal["squash", "pad", "crop", "nucleus"] = "squash"
-    """How an image becomes square: squash the long side, pad it, crop the centre, or crop around the largest
-    nucleus found by its stain (for whole-smear images)."""
+    framing: Literal["auto", "squash", "pad", "crop", "nucleus"] = "auto"
+    """How an image becomes square: squash the long side, pad it, crop the centre, crop around the largest nucleus
+    found by its stain (for whole-smear images), or as recommended for the data set."""
     balance: Literal["none", "sampling", "class_weights", "offline"] = "none"
     """Class imbalance: draw classes equally often, weight the loss, or add rotated, flipped and translated
     copies to the training set up to the largest class (SCAM, Methods)."""

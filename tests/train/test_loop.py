@@ -28,6 +28,7 @@ class World:
         self.val = val or {}
         self.stop_at = stop_at
         self.step_now = 0
+        self.reported: list[int] = []
         self.loss = {step: 1.0 / (step + 1) for step in range(100)}
 
     # the step: params count the batches that they have seen, so a lost or repeated batch shows
@@ -39,6 +40,7 @@ class World:
         sums |= {"nonfinite": float(not math.isfinite(loss)), "skipped": 0.0}
         params = {"seen": state.params["seen"] * 31 + batch}
         self.events.append(("step", step + 1))
+        self.step_now = step + 1
         return state.replace(step=state.step + 1, params=params), sums
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
@@ -55,7 +57,7 @@ class World:
         self.rows.append(row)
 
     def step(self, step: int) -> None:
-        self.step_now = step
+        self.reported.append(step)
 
     def note(self, text: str) -> None:
         pass
@@ -133,6 +135,12 @@ def test_log_rows_are_means_over_their_window() -> None:
     assert losses[2] == pytest.approx(1 / 5)  # the window is cut at the end of the epoch
     epochs = [row["epoch.loss"] for row in world.rows if "epoch.loss" in row]
     assert epochs[0] == pytest.approx(sum(1 / k for k in range(1, 6)) / 5)
+
+
+def test_progress_is_reported_where_the_device_has_caught_up() -> None:
+    world = World()
+    _run(world)
+    assert world.reported == [2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 15]
 
 
 def test_signal_saves_the_current_step_and_stops() -> None:

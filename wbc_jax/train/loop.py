@@ -176,7 +176,6 @@ def run_loop(
             state, sums = train_step(state, batch)
         step += 1
         pending.append(sums)
-        observer.step(step)
 
         stopping = stop_requested()
         saving = stopping or plan.ends_epoch(step) or _due(step, plan.save_every_steps)
@@ -186,6 +185,7 @@ def run_loop(
         if saving or logging or len(pending) >= plan.log_every_steps:
             with timer.measure("step"):
                 _read_back(pending, windows, step, plan, describe_step)
+            observer.step(step)  # here, and only here, the device has caught up with the host
         if logging:
             observer.row(_log_row(windows.log, step, plan, learning_rate(step - 1)))
             windows.log = {}

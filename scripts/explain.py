@@ -1,0 +1,11 @@
+#!/usr/bin/env python3
+"""`wbc-jax explain` from a checkout: `python scripts/explain.py …` works without installing the package."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from wbc_jax.cli import main
+
+sys.exit(main(["explain", *sys.argv[1:]]))

@@ -1,0 +1,150 @@
+"""`wbc-jax train` as a user runs it: what it leaves, how it resumes, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from wbc_jax.runtime.checkpoints import load_variables
+
+from .conftest import SMALL, Command
+
+RUN = (*SMALL, "--train.epochs", "3", "--checkpoint.every-steps", "2")
+
+
+def test_run_directory_holds_all_that_was_promised(trained: tuple[Path, str]) -> None:
+    path, output = trained
+    for name in (
+        "config.json",
+        "provenance.json",
+        "split.json",
+        "card.json",
+        "metrics.jsonl",
+        "metrics.json",
+    ):
+        assert (path / name).stat().st_size > 0, name
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert 0 <= metrics["test.accuracy"] <= 1
+    assert metrics["test"]["hits"] == round(metrics["test.accuracy"] * metrics["test"]["count"])
+    for figure in ("confusion_test.png", "roc_test.png", "training.png"):
+        assert (path / "figures" / figure).stat().st_size > 4000
+    rows = list(csv.DictReader((path / "predictions" / "test.csv").read_text().splitlines()))
+    assert len(rows) == metrics["test"]["count"]
+    hits = sum(row["label"] == row["predicted"] for row in rows)
+    assert hits == metrics["test"]["hits"]
+    for part in ("accuracy (OA)", "goodput", str(path), "next: wbc-jax"):
+        assert part in output
+
+
+def test_loss_falls(trained: tuple[Path, str]) -> None:
+    rows = [json.loads(line) for line in (trained[0] / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["epoch.loss"] for row in rows if "epoch.loss" in row]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+
+
+def test_finished_run_says_so_and_does_nothing(trained: tuple[Path, str], finish: Callable[..., str]) -> None:
+    path, _ = trained
+    before = (path / "metrics.json").stat().st_mtime_ns
+    assert "is finished" in finish("train", "--run-dir", path)
+    assert (path / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_other_config_is_refused_with_the_differences(
+    trained: tuple[Path, str], finish: Callable[..., str]
+) -> None:
+    output = finish(
+        "train", "--run-dir", trained[0], "--optim.learning-rate", "0.5", "--train.seed", "3", code=2
+    )
+    assert "optim.learning_rate: 0.002 -> 0.5" in output
+    assert "train.seed: 0 -> 3" in output
+
+
+def _steps_logged(path: Path) -> int:
+    log = path / "metrics.jsonl"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def _kill_after(
+    start: Command, path: Path, step: int, number: int, *arguments: str | Path
+) -> tuple[int, str]:
+    process = start("train", *arguments, "--run-dir", path)
+    deadline = time.monotonic() + 300
+    while _steps_logged(path) < step and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    output = process.communicate(timeout=120)[0]
+    return process.returncode, output
+
+
+def _assert_same_run(a: Path, b: Path) -> None:
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    for which in ("latest", "best"):
+        left, right = (load_variables(p / "checkpoints", which=which) for p in (a, b))
+        jax.tree.map(np.testing.assert_array_equal, left, right)
+    left, right = (json.loads((p / "metrics.json").read_text()) for p in (a, b))
+    assert left == right
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_killed_run_resumes_to_the_same_bits(
+    trained: tuple[Path, str], start: Command, finish: Callable[..., str], tmp_path: Path, step: int
+) -> None:
+    path = tmp_path / "killed"
+    code, _ = _kill_after(start, path, step, signal.SIGKILL, *RUN)
+    assert code == -signal.SIGKILL
+    output = finish("train", "--run-dir", path)
+    assert "resumed at step" in output
+    _assert_same_run(path, trained[0])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_the_step_and_the_run_goes_on_exactly(
+    trained: tuple[Path, str],
+    start: Command,
+    finish: Callable[..., str],
+    tmp_path: Path,
+    number: int,
+    code: int,
+) -> None:
+    path = tmp_path / "stopped"
+    found, output = _kill_after(start, path, 4, number, *RUN)
+    assert found == code, output
+    assert "interrupted at step" in output
+    assert f"wbc-jax train --run-dir {path}" in output
+    finish("train", "--run-dir", path)
+    _assert_same_run(path, trained[0])
+
+
+def test_divergence_stops_with_its_own_code_and_keeps_the_last_good_state(
+    finish: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "diverged"
+    output = finish(
+        "train", *SMALL, "--optim.name", "sgd", "--optim.learning-rate", "90", "--optim.schedule", "constant",
+        "--train.epochs", "200", "--checkpoint.every-steps", "1", "--run-dir", path, code=4,
+    )  # fmt: skip
+    report = json.loads((path / "nonfinite.json").read_text())
+    assert len(report["images"]) == 16
+    assert "not finite at step" in output
+    leaves = jax.tree.leaves(load_variables(path / "checkpoints", which="latest"))
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def test_stream_resident_and_pmap_runs_learn_the_same(
+    trained: tuple[Path, str], finish: Callable[..., str], tmp_path: Path
+) -> None:
+    finish("train", *RUN, "--data.loader", "stream", "--run-dir", tmp_path / "stream")
+    finish("train", *RUN, "--data.loader", "resident", "--run-dir", tmp_path / "resident")
+    _assert_same_run(tmp_path / "stream", trained[0])
+    _assert_same_run(tmp_path / "resident", trained[0])

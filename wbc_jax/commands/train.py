@@ -1,0 +1,130 @@
+"""`wbc-jax train`: from a config to a finished run directory.
+
+The order is: check the config, prepare and split the data, open the run directory, build and compile, run the loop,
+then score the best state on the test set. What can be wrong is found before anything is compiled.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wbc_jax.commands.config import known_facts
+from wbc_jax.commands.run import CONFIG_FILE, METRICS_FILE
+from wbc_jax.config import Config
+from wbc_jax.config_check import require_valid
+from wbc_jax.config_json import differences, digest, from_json, to_json
+from wbc_jax.errors import EXIT_OK, ConfigError
+
+RUNS = Path("runs")
+
+CHANGEABLE = (
+    "log.",
+    "runtime.",
+    "checkpoint.",
+    "data.raw_dir",
+    "data.cache_dir",
+    "data.loader",
+    "data.stream_workers",
+)
+"""Fields that a resumed run may change: they alter neither the data, nor their order, nor the mathematics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What to train, and where to keep it.
+
+    Attributes:
+        config: the resolved config.
+        recipe: name for a new run directory.
+        run_dir: run directory; None: a new one under runs/.
+        command: words of the command line, for provenance.
+    """
+
+    config: Config
+    recipe: str
+    run_dir: Path | None = None
+    command: tuple[str, ...] = ("train",)
+
+
+def train(request: RunRequest) -> int:
+    """Trains to the end, or until a signal; returns the exit code.
+
+    Raises:
+        ConfigError: the config has problems, or differs from that of the run to be resumed.
+        DataError: the data set is missing, damaged or leaking.
+        DivergedError: a loss or gradient was not finite.
+    """
+    facts = known_facts(request.config)
+    require_valid(request.config, facts)
+    _require_same_config(request)
+
+    import jax
+
+    from wbc_jax.data.experiment import load_experiment
+    from wbc_jax.data.registry import cache_root
+    from wbc_jax.runtime.compile_cache import enable_compile_cache
+    from wbc_jax.runtime.rundir import new_run_dir, open_run_dir
+
+    if request.run_dir is not None and _is_finished(request.run_dir):
+        return _say_finished(request.run_dir)
+    config = request.config
+    require_valid(config, replace(facts, num_devices=jax.device_count()))
+    if config.runtime.compile_cache:
+        enable_compile_cache(cache_root(config.data.cache_dir))
+    experiment = load_experiment(config.data)
+    require_valid(
+        config, replace(facts, num_devices=jax.device_count(), num_train=len(experiment.train.rows))
+    )
+
+    opened = new_run_dir(RUNS, request.recipe) if request.run_dir is None else open_run_dir(request.run_dir)
+    with opened as run_dir:
+        from wbc_jax.commands.training import run_training
+
+        _record(run_dir.path, config, request.command)
+        return run_training(config, experiment, run_dir)
+
+
+def _require_same_config(request: RunRequest) -> None:
+    """A run directory belongs to one config; what may change is listed in `CHANGEABLE`."""
+    saved_path = None if request.run_dir is None else request.run_dir / CONFIG_FILE
+    if saved_path is None or not saved_path.is_file():
+        return
+    saved = from_json(saved_path.read_text(), where=str(saved_path))
+    changed = [d for d in differences(saved, request.config) if not d.startswith(CHANGEABLE)]
+    if changed:
+        raise ConfigError(
+            "the run directory belongs to another config:\n  " + "\n  ".join(changed),
+            where=str(request.run_dir),
+            remedy="give another --run-dir, or resume with `wbc-jax train --run-dir "
+            f"{shlex.quote(str(request.run_dir))}` alone",
+        )
+
+
+def _is_finished(run_dir: Path) -> bool:
+    from wbc_jax.runtime.rundir import read_state
+
+    return (run_dir / METRICS_FILE).is_file() and read_state(run_dir) == "finished"
+
+
+def _say_finished(run_dir: Path) -> int:
+    from wbc_jax.runtime.json_files import read_json
+
+    metrics: dict[str, Any] = read_json(run_dir / METRICS_FILE)
+    print(f"{run_dir} is finished: test accuracy {metrics['test.accuracy']:.4f}; nothing to do.")
+    print("A new run needs another --run-dir.")
+    return EXIT_OK
+
+
+def _record(path: Path, config: Config, command: tuple[str, ...]) -> None:
+    """config.json once, provenance.json at each start."""
+    from wbc_jax.runtime.json_files import write_json
+    from wbc_jax.runtime.provenance import collect_provenance
+
+    (path / CONFIG_FILE).write_text(to_json(config))
+    line = shlex.join(("wbc-jax", *command))
+    write_json(
+        path / "provenance.json", {**collect_provenance(), "arguments": line, "config_digest": digest(config)}
+    )
