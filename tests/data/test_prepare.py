@@ -262,6 +262,36 @@ def test_disk_errors_name_the_place_and_leave_nothing_half_done(
     assert len(open_store(prepare_folder(folder))) == 12
 
 
+def test_a_record_that_cannot_be_written_is_a_readable_error(
+    folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wbc_jax.data.datasets.base import SmearBuilder
+
+    def fail(self: SmearBuilder, *args: object, **options: object) -> None:
+        raise RuntimeError(
+            f"write() failed: No space left on device; writing {self.data_dir_root}/x; at byte 9"
+        )
+
+    monkeypatch.setattr(SmearBuilder, "download_and_prepare", fail)
+    with pytest.raises(
+        DataError, match=r"cannot be written: write\(\) failed: No space left on device"
+    ) as caught:
+        prepare_folder(folder)
+    assert str(cache_dir) in caught.value.where
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"source_digest": "of other files"}'])
+def test_damaged_notes_are_made_anew(folder: Path, cache_dir: Path, content: str) -> None:
+    store = prepare_folder(folder)
+    notes = [store.parent / "source.json", store.with_name(f"{store.name}.json")]
+    for note in notes:
+        assert note.is_file()
+        note.write_text(content)
+    assert prepare_folder(folder) == store
+    assert all('"source_digest"' in note.read_text() for note in notes)
+    assert verify_store(store) == []
+
+
 def test_cache_below_a_file_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="part of the path is a file"):

@@ -73,7 +73,7 @@ def write_records(records: SmearBuilder, raw: Path, show: Progress) -> dict[str,
             show("read", done["images"], len(scan.images))
 
     records.on_example = count
-    with _quiet_tfds(tfds):
+    with _quiet_tfds(tfds), _readable_write_errors(records):
         records.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=str(raw), try_download_gcs=False)
         )
@@ -158,6 +158,21 @@ def _require_space(home: Path, needed: int) -> None:
             where=str(home),
             remedy="free some space, or use another disk with --data.cache-dir or WBC_CACHE_DIR",
         )
+
+
+@contextlib.contextmanager
+def _readable_write_errors(records: SmearBuilder) -> Iterator[None]:
+    """ArrayRecord reports a full or failing disk as a RuntimeError that quotes the file's path."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(records.data_dir_root) not in str(error):
+            raise
+        raise DataError(
+            f"the records cannot be written: {str(error).split(';')[0]}",
+            where=str(records.data_dir_root),
+            remedy="free some space, or use another disk with --data.cache-dir or WBC_CACHE_DIR",
+        ) from error
 
 
 @contextlib.contextmanager

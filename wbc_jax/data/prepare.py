@@ -97,7 +97,7 @@ def prepare(
         with _only_one_process(place.home):
             digest = builder.source_digest(place.raw)
             stamp_file = store.with_name(f"{store.name}.json")
-            stamp = _read_stamp(stamp_file, digest, store)
+            stamp = _read_note(stamp_file, digest) if store.is_dir() else None
             if stamp is None:
                 with _shown(progress, name) as show:
                     stamp = _prepare_now(place, builder, digest, size_px, framing, on_bad_image, show)
@@ -122,15 +122,15 @@ def bad_images(name: str, flaws: Iterable[Flaw]) -> DataError:
     )
 
 
-def _read_stamp(path: Path, digest: str, store: Path) -> dict[str, Any] | None:
-    """The note beside a store, if it belongs to the present raw files; a store of other files is of no use."""
-    if not path.is_file() or not store.is_dir():
+def _read_note(path: Path, digest: str) -> dict[str, Any] | None:
+    """A note of this module, if it is about the present raw files; anything else is of no use any more."""
+    if not path.is_file():
         return None
     try:
-        stamp = read_json(path)
+        note = read_json(path)
     except DataError:
         return None
-    return stamp if stamp.get("source_digest") == digest else None
+    return note if isinstance(note, dict) and note.get("source_digest") == digest else None
 
 
 def _prepare_now(
@@ -144,8 +144,8 @@ def _prepare_now(
 ) -> dict[str, Any]:
     """Both stages; returns the note to be kept beside the store."""
     source_file, records_dir = place.home / SOURCE_FILE, place.home / "tfds"
-    source = read_json(source_file) if source_file.is_file() else {}
-    if source.get("source_digest") != digest or not builder(data_dir=str(records_dir)).is_prepared():
+    source = _read_note(source_file, digest)
+    if source is None or not builder(data_dir=str(records_dir)).is_prepared():
         source_file.unlink(missing_ok=True)
         shutil.rmtree(records_dir, ignore_errors=True)  # of other raw files, or of a broken-off attempt
         source = {
