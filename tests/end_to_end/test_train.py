@@ -80,7 +80,9 @@ def _kill_after(
 ) -> tuple[int, str]:
     process = start("train", *arguments, "--run-dir", path)
     deadline = time.monotonic() + 300
-    while _steps_logged(path) < step and process.poll() is None and time.monotonic() < deadline:
+    while not (_steps_logged(path) >= step and list(path.glob("checkpoints/step_*/manifest.json"))):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
         time.sleep(0.005)
     os.kill(process.pid, number)
     output = process.communicate(timeout=120)[0]
