@@ -158,7 +158,7 @@ def _read_facts(directory: Path) -> dict[str, Any]:
     """`store.json`, complete, of this version and unchanged since it was written."""
     path = directory / STORE_FILE
     if not path.is_file():
-        raise DataError("no prepared store", expected=STORE_FILE, where=str(directory), remedy=_REMEDY)
+        raise DataError(f"no prepared store: {STORE_FILE} is missing", where=str(directory), remedy=_REMEDY)
     text = _read(path)
     try:
         facts = json.loads(text)
