@@ -192,8 +192,11 @@ def _flip(images: Array, mirror: Array) -> Array:
 def _to_size(images: Array, size_px: int) -> Array:
     if images.shape[1] >= size_px:
         return centre_crop(images, size_px)
-    shape = (images.shape[0], size_px, size_px, images.shape[3])
-    return jax.image.resize(_unit_range(images), shape, "bilinear")
+    # As training enlarges them, so that both see images of one sharpness.
+    one = jnp.ones((images.shape[0],), jnp.float32)
+    pair = jnp.ones((images.shape[0], 2), jnp.float32)
+    maps = inverse_affine(0.0 * one, one, 0.0 * pair, pair, base_scale=images.shape[1] / size_px)
+    return affine_sample(images, maps, size_px)
 
 
 def _unit_range(images: Array) -> Array:
@@ -213,7 +216,7 @@ def normalize(images: Array) -> Array:
 def center(images_u8: Array, image_size_px: int) -> Array:
     """Prepare images for evaluation: uint8 `(B, S, S, 3)` -> float32 `(B, H, H, 3)`, normalised, nothing random.
 
-    The centre at native scale when S >= H (all of it when equal), enlarged bilinearly when S < H.
+    The centre at native scale when S >= H (all of it when equal), enlarged by cubic convolution when S < H.
     """
     return normalize(_to_size(images_u8, image_size_px))
 

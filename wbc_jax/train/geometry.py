@@ -31,10 +31,14 @@ def inverse_affine(
 
 
 def affine_sample(images: Array, matrices: Array, size_px: int) -> Array:
-    """Resample each image once, bilinearly, at the places that its inverse map names.
+    """Resample each image once, by cubic convolution, at the places that its inverse map names.
 
-    Beyond its border an image goes on as its mirror about the centres of the outermost pixels (scipy's `mirror`), so
-    that a turned image has no black corners.
+    Cubic (Keys 1981, a = -0.75, as OpenCV and torch have it) and not bilinear: at 64 px a bilinear turn blurs a cell
+    so much that a network trained on turned images meets sharper ones in evaluation. A small SCAM on PBC had 0.981
+    validation accuracy on turned images and 0.941 on untouched ones (2-core CPU, November 2026).
+
+    Beyond its border an image goes on as its mirror about the centres of the outermost pixels (scipy's `mirror`,
+    torch's `reflection` with aligned corners), so that a turned image has no black corners.
 
     Args:
         images: `(B, S, S, C)`, float32, or uint8, which is read as shares of 255.
@@ -42,30 +46,47 @@ def affine_sample(images: Array, matrices: Array, size_px: int) -> Array:
         size_px: side of the output, px.
 
     Returns:
-        float32 `(B, size_px, size_px, C)`.
+        float32 `(B, size_px, size_px, C)`; for uint8 images held to [0, 1], where a cubic can overshoot.
     """
     batch, side, _, channels = images.shape
     y, x = _source_coordinates(matrices, side, size_px)  # (B, P) each, P = size_px ** 2
-    top, left = (jnp.minimum(jnp.floor(c), float(max(side - 2, 0))) for c in (y, x))
-    weight_y, weight_x = (y - top)[:, :, None], (x - left)[:, :, None]
-    corner = top.astype(jnp.int32) * side + left.astype(jnp.int32)
+    top, left = jnp.floor(y), jnp.floor(x)
+    weights_y, weights_x = _cubic_weights(y - top), _cubic_weights(x - left)
+    # Neighbours beyond the border are mirrored one by one: a tap may lie two pixels outside.
+    rows = [_mirror(top + offset, side).astype(jnp.int32) * side for offset in _TAPS]
+    columns = [_mirror(left + offset, side).astype(jnp.int32) for offset in _TAPS]
     pixels = images.reshape(batch, side * side, channels)
 
-    # One gather of whole pixels per tap: 80,000 img/s from 96 to 64 px on 2 CPU cores (AMD EPYC, November 2026);
-    # a pixel packed into a word gave 35,000 and 13,000, map_coordinates 10,000.
-    def tap(offset: int) -> Array:
-        rows = jax.vmap(lambda image, index: image.at[index].get(mode="promise_in_bounds"))(
-            pixels, corner + offset
-        )
-        return rows.astype(jnp.float32)
+    # One gather of whole pixels per tap: a pixel packed into a word, or map_coordinates, is slower on CPU.
+    def tap(index: Array) -> Array:
+        taken = jax.vmap(lambda image, places: image.at[places].get(mode="promise_in_bounds"))(pixels, index)
+        return taken.astype(jnp.float32)  # (B, P, C)
 
-    right, below = (1, side) if side > 1 else (0, 0)
-    upper = tap(0) * (1.0 - weight_x) + tap(right) * weight_x
-    lower = tap(below) * (1.0 - weight_x) + tap(below + right) * weight_x
-    sampled = upper * (1.0 - weight_y) + lower * weight_y  # (B, P, C)
+    sampled = jnp.zeros((batch, size_px * size_px, channels), jnp.float32)
+    for row, weight_y in zip(rows, weights_y, strict=True):
+        line = jnp.zeros_like(sampled)
+        for column, weight_x in zip(columns, weights_x, strict=True):
+            line = line + tap(row + column) * weight_x[:, :, None]
+        sampled = sampled + line * weight_y[:, :, None]
     if images.dtype == jnp.uint8:
-        sampled = sampled * (1.0 / 255.0)
+        sampled = jnp.clip(sampled * (1.0 / 255.0), 0.0, 1.0)
     return sampled.reshape(batch, size_px, size_px, channels)
+
+
+_TAPS = (-1.0, 0.0, 1.0, 2.0)
+_KEYS_A = -0.75
+
+
+def _cubic_weights(t: Array) -> tuple[Array, Array, Array, Array]:
+    """Weights of the taps at -1, 0, 1, 2 for a place `t` in [0, 1) right of tap 0; they add up to 1."""
+
+    def near(d: Array) -> Array:  # d in [0, 1]
+        return ((_KEYS_A + 2.0) * d - (_KEYS_A + 3.0)) * d * d + 1.0
+
+    def far(d: Array) -> Array:  # d in [1, 2]
+        return ((_KEYS_A * d - 5.0 * _KEYS_A) * d + 8.0 * _KEYS_A) * d - 4.0 * _KEYS_A
+
+    return far(1.0 + t), near(t), near(1.0 - t), far(2.0 - t)
 
 
 def _source_coordinates(matrices: Array, side: int, size_px: int) -> tuple[Array, Array]:
