@@ -1,0 +1,125 @@
+"""`benchmark compare`: our step and its PyTorch twin, timed in turns, from the same weights on the same batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from wbc_jax.bench.options import ModelOptions
+from wbc_jax.bench.schema import Machine, Row, append_rows, describe_machine
+from wbc_jax.bench.step import case_columns, make_cases, subject_columns, timing_columns, traffic_columns
+from wbc_jax.bench.table import print_rows
+from wbc_jax.bench.timing import Timing, interquartile_range, paired_ratios, time_interleaved
+from wbc_jax.bench.torch_twin import build_twin, require_torch, require_twins
+from wbc_jax.errors import EXIT_OK
+
+_TOLERANCE = {4: 1e-3, 2: 5e-2}
+"""Largest difference between our first loss (or probability) and the twin's, by bytes of an activation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(ModelOptions):
+    """Our step against its PyTorch twin."""
+
+    torch_compile: Literal["auto", "off", "default", "max-autotune"] = "auto"
+    """Mode of torch.compile, timed beside eager PyTorch; the faster one is the peer. auto: max-autotune on CUDA,
+    off on a CPU."""
+
+
+def run_compare(options: CompareOptions) -> int:
+    """Measure steps beside their PyTorch twins, in turns, from the same weights."""
+    options.check()
+    require_twins(options.models)
+    require_torch()
+    # Two libraries share the accelerator: by default jax would take three quarters of its memory at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
+    cases = make_cases(options)
+    machine = describe_machine()
+    rows = []
+    for case in cases:
+        row = _compare(case, options, machine)
+        rows.append(row)
+        if options.out is not None:  # at once: an interruption costs the network under way, not all
+            append_rows(options.out, machine, [row])
+    print_rows(machine, rows)
+    return EXIT_OK
+
+
+def _compare(case: Any, options: CompareOptions, machine: Machine) -> Row:
+    from wbc_jax.bench.subject import InferSubject, TrainSubject
+
+    peers = make_peers(case, options.torch_compile)
+    ours = TrainSubject(case) if case.mode == "train" else InferSubject(case)
+    check_same_start(case, ours, peers)
+    contenders = {"ours": ours.run, **{label: peer.run for label, peer in peers.items()}}
+    timings = time_interleaved(
+        contenders,
+        warmup_steps=options.warmup_steps,
+        timed_steps=options.steps(),
+        repeats=options.repeats,
+    )
+    own = timings["ours"]
+    return Row(
+        benchmark="compare",
+        data_mode="synthetic-fixed",
+        **case_columns(case),
+        **timing_columns(own, case.batch_size, options),
+        **subject_columns(ours),
+        **traffic_columns(case, own, machine),
+        **_peer_columns(case, timings, peers),
+    )
+
+
+def make_peers(case: Any, torch_compile: str = "off") -> dict[str, Any]:
+    """Twins with our initial weights by label: eager, and compiled where asked for or worth it."""
+    from wbc_jax.bench.torch_subject import TorchSubject, torch_device
+
+    device = torch_device()
+    if torch_compile == "auto":
+        torch_compile = "max-autotune" if device == "cuda" else "off"
+    state = case.state()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    peers: dict[str, Any] = {}
+    for mode in (None,) if torch_compile == "off" else (None, torch_compile):
+        twin = build_twin(case.model, case.model_name, variables)
+        peer = TorchSubject(twin, case, device=device, compile_mode=mode)
+        peers[peer.label] = peer
+    return peers
+
+
+def check_same_start(case: Any, ours: Any, peers: Mapping[str, Any]) -> None:
+    """Runs the first step of all and refuses to time networks that do not compute the same.
+
+    Raises:
+        RuntimeError: a first loss, or for inference a probability, differs by more than rounding.
+    """
+    tolerance = _TOLERANCE[np.dtype(case.dtype).itemsize]
+    for contender in (ours, *peers.values()):
+        contender.run(1)
+    for label, peer in peers.items():
+        if case.mode == "train":
+            difference = abs(ours.first_loss - peer.first_loss)
+        else:
+            difference = float(np.max(np.abs(ours.probabilities() - peer.probabilities())))
+        if not difference <= tolerance:
+            what = "first losses" if case.mode == "train" else "probabilities"
+            raise RuntimeError(
+                f"{case.model_name}: {what} of ours and of {label} differ by {difference:.3g}, above {tolerance:g}"
+            )
+
+
+def _peer_columns(case: Any, timings: Mapping[str, Timing], peers: Mapping[str, Any]) -> dict[str, Any]:
+    label = min(peers, key=lambda name: timings[name].median)
+    own, peer = timings["ours"], timings[label]
+    return {
+        "peer": label,
+        "peer_images_per_s": case.batch_size / peer.median,
+        "peer_iqr_ms": 1e3 * peer.iqr,
+        "peer_loss_after": peers[label].last_loss,
+        "ratio": peer.median / own.median,
+        "ratio_iqr": interquartile_range(paired_ratios(own, peer)),
+    }

@@ -1,0 +1,201 @@
+"""The one CSV schema of all benchmarks, and where a row's facts about code and machine come from."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from wbc_jax.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Code and machine of a measurement: the columns that all rows of a process share."""
+
+    date: str
+    """UTC, ISO 8601."""
+    commit: str | None
+    """Of the checkout; `+changes` when files differ from it."""
+    device: str
+    """Processor or accelerator that ran the steps."""
+    device_detail: str
+    """Driver, power limit and clocks of a GPU; operating system of a CPU."""
+    backend: str
+    """cpu, gpu or tpu."""
+    threads: int
+    """CPU threads that this process may use."""
+    xla_flags: str
+    versions: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement; None where a column does not apply or is not known. Units are in the names."""
+
+    benchmark: str
+    """step, input, end-to-end, compare or memory."""
+    model: str
+    """Network; for `input` and `memory` what was run."""
+    mode: str
+    """train or infer; stream, resident or augment; prepare, train, predict or import."""
+    data_mode: str
+    """synthetic-fixed, device-resident or streaming."""
+    precision: str
+    """Type of activations."""
+    batch_size: int | None
+    image_size_px: int | None
+    images_per_s: float | None
+    """From the median repeat."""
+    step_ms: float | None
+    """Median over the repeats."""
+    iqr_ms: float | None
+    """Distance between the quartiles of the repeats, per step."""
+    warmup_steps: int | None
+    timed_steps: int | None
+    """Per repeat."""
+    repeats: int | None
+    compile_s: float | None = None
+    """Trace, lower and compile, without a cache."""
+    peak_memory_gib: float | None = None
+    """Arrays and scratch space of the compiled step, or for `memory` the process's largest resident size."""
+    gflop_per_image: float | None = None
+    mb_per_image: float | None = None
+    """Memory traffic by the counting rules, MB of 1e6 bytes."""
+    traffic_limit_percent: float | None = None
+    """images_per_s over what the memory's bandwidth allows."""
+    bandwidth_gb_per_s: float | None = None
+    """Behind traffic_limit_percent: known for the device, or for a CPU measured by copying."""
+    mfu_percent: float | None = None
+    """FLOPs over the device's peak."""
+    loss_first: float | None = None
+    loss_after: float | None = None
+    """After all steps of the measurement."""
+    peer: str | None = None
+    """What it is compared with, measured in turns with it."""
+    peer_images_per_s: float | None = None
+    peer_iqr_ms: float | None = None
+    peer_loss_after: float | None = None
+    ratio: float | None = None
+    """images_per_s over peer_images_per_s."""
+    ratio_iqr: float | None = None
+    """Distance between the quartiles of the ratios of paired repeats."""
+    input_overhead_percent: float | None = None
+    """Time per step above that on a fixed synthetic batch."""
+    images: int | None = None
+    """For `memory`: images prepared, trained on or classified."""
+    wall_s: float | None = None
+
+
+COLUMNS: tuple[str, ...] = tuple(f.name for kind in (Machine, Row) for f in dataclasses.fields(kind))
+
+
+def describe_machine() -> Machine:
+    """Facts of this process; starts the jax backend."""
+    from wbc_jax.runtime.provenance import collect_provenance
+
+    facts = collect_provenance()
+    commit, backend = facts["commit"], facts["device"]["backend"]
+    return Machine(
+        date=facts["started"],
+        commit=f"{commit}+changes" if facts["dirty"] else commit,
+        device=facts["device"]["kind"],
+        device_detail=_gpu_detail() if backend == "gpu" else platform.platform(),
+        backend=backend,
+        threads=thread_count(),
+        xla_flags=facts["xla_flags"] or "",
+        versions=_versions(facts["versions"], facts["python"]),
+    )
+
+
+def thread_count() -> int:
+    """CPU threads that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def append_rows(path: Path, machine: Machine, rows: Sequence[Row]) -> None:
+    """Adds rows to a CSV file, which gets its header when it is new.
+
+    Raises:
+        UsageError: the file has other columns, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_header(path)
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if file.tell() == 0:
+                writer.writeheader()
+            for row in rows:
+                values = dataclasses.asdict(machine) | dataclasses.asdict(row)
+                writer.writerow({name: _text(values[name]) for name in COLUMNS})
+    except OSError as error:
+        raise UsageError(
+            f"the results cannot be written: {error.strerror or error}",
+            expected="a CSV file in a folder that can be written",
+            where=str(path),
+            remedy="choose another --out",
+        ) from error
+
+
+def check_out(path: Path | None) -> None:
+    """UsageError where `append_rows` would refuse the file: known before minutes are spent on measuring."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError("--out is a folder", expected="a CSV file", where=str(path))
+    _check_header(path)
+
+
+def _check_header(path: Path) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        header = tuple(next(csv.reader(file), []))
+    if header != COLUMNS:
+        different = sorted(set(header) ^ set(COLUMNS))
+        raise UsageError(
+            f"the file has other columns: {', '.join(different) or 'in another order'}",
+            expected="a benchmark CSV of this version, or a new file",
+            where=str(path),
+            remedy="choose another --out, or move the old file away",
+        )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _versions(installed: dict[str, str | None], python: str) -> str:
+    names = ("torch", "torchvision")
+    found = {**installed, **{name: _version(name) for name in names}, "python": python}
+    return "; ".join(f"{name} {version}" for name, version in found.items() if version is not None)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu_detail() -> str:
+    fields = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    values = [value.strip() for value in done.stdout.split(",")]
+    return "; ".join(f"{name} {value}" for name, value in zip(fields, values, strict=False))

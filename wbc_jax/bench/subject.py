@@ -1,0 +1,209 @@
+"""The package's own steps, made ready to be timed on one device: the same code that a run trains with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from wbc_jax.catalog import Task, class_task
+from wbc_jax.config import OptimConfig
+from wbc_jax.data.batch import Batch
+from wbc_jax.models import create_model, model_fields
+from wbc_jax.train.augment import center
+from wbc_jax.train.optim import make_optimizer
+from wbc_jax.train.parallel import compile_eval_step, compile_train_step, data_mesh, replicate, shard_batch
+from wbc_jax.train.state import TrainState, create_state
+from wbc_jax.train.steps import make_predict_step, make_train_step
+
+LEARNING_RATE = 1e-4
+"""Small, so that losses of two implementations stay comparable over the few steps of a measurement."""
+_ATTRIBUTES = 11
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run: network, size of the work, activation type.
+
+    Attributes:
+        model_name: one of `list_models()`.
+        mode: train or infer.
+        batch_size: images per step.
+        image_size_px: side of the network's input; the uint8 images of a synthetic batch have it too.
+        num_classes: outputs.
+        dtype: type of activations.
+    """
+
+    model_name: str
+    mode: Literal["train", "infer"]
+    batch_size: int
+    image_size_px: int
+    num_classes: int
+    dtype: Any
+
+    @cached_property
+    def model(self) -> Any:
+        """The network, without dropout: the loss must not depend on whose random numbers are drawn."""
+        known = model_fields(self.model_name)
+        extra = {"dropout_rate": 0.0} if "dropout_rate" in known else {}
+        return create_model(self.model_name, num_classes=self.num_classes, dtype=self.dtype, **extra)
+
+    @property
+    def task(self) -> Task:
+        return class_task("benchmark", tuple(f"class {index}" for index in range(self.num_classes)))
+
+    @cached_property
+    def tx(self) -> Any:
+        optim = OptimConfig(name="radam", learning_rate=LEARNING_RATE, schedule="constant")
+        return make_optimizer(optim, steps_per_epoch=1, epochs=1)
+
+    @cached_property
+    def mesh(self) -> Any:
+        return data_mesh(jax.devices()[:1])
+
+    def batch(self) -> Batch:
+        """A fixed random batch on the host; the same numbers for the same sizes."""
+        rng = np.random.default_rng(0)
+        size = self.image_size_px
+        return Batch(
+            images=rng.integers(0, 256, (self.batch_size, size, size, 3), np.uint8),
+            labels=rng.integers(0, self.num_classes, self.batch_size, np.int32),
+            attributes=np.full((self.batch_size, _ATTRIBUTES), -1, np.int32),
+            mask=np.ones(self.batch_size, np.float32),
+            ids=np.arange(self.batch_size, dtype=np.int32),
+        )
+
+    def state(self) -> TrainState:
+        """Random parameters, the same at every call, on the device."""
+        return replicate(create_state(self.model, self.tx, jax.random.key(0), self.image_size_px), self.mesh)
+
+
+@dataclass(frozen=True)
+class CompiledCosts:
+    """Of one compiled step.
+
+    Attributes:
+        compile_s: tracing, lowering, compiling.
+        peak_memory_gib: arguments, results and scratch space, what is donated counted once; None: not reported.
+    """
+
+    compile_s: float
+    peak_memory_gib: float | None
+
+
+class TrainSubject:
+    """A training step with its state; `run(steps)` goes on from where it stopped.
+
+    Attributes:
+        costs: of compiling.
+        first_loss: mean loss of the first step that was run; None before.
+        last_loss: that of the last one.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        gather: Any = None,
+        sources: Iterator[tuple[Any, ...]] | None = None,
+        state: TrainState | None = None,
+    ) -> None:
+        """
+        Args:
+            case: what to run.
+            augment: as `make_train_step` takes it; None: the centre, normalised, nothing random.
+            gather: as `make_train_step` takes it; `sources` then yields `(data, rows, mask)`.
+            sources: the step's arguments after the state, one for each step; None: one fixed batch on the device.
+            state: to start from; it is donated. None: the case's own.
+        """
+        size = case.image_size_px
+        step = make_train_step(
+            case.model,
+            case.tx,
+            case.task,
+            augment or (lambda key, images: center(images, size)),
+            gather=gather,
+        )
+        compiled = compile_train_step(step, case.mesh, resident=gather is not None)
+        self._state = case.state() if state is None else state
+        self._sources = _forever((shard_batch(case.batch(), case.mesh),)) if sources is None else sources
+        self._next = next(self._sources)
+        self._step, self.costs = _compile(compiled, self._state, *self._next)
+        self.first_loss: float | None = None
+        self._sums: Any = None
+
+    def run(self, steps: int) -> None:
+        """Chains that many donated steps and waits for the last."""
+        for _ in range(steps):
+            self._state, self._sums = self._step(self._state, *self._next)
+            if self.first_loss is None:
+                self.first_loss = self.last_loss
+            self._next = next(self._sources)
+        jax.block_until_ready((self._state, self._sums))
+
+    @property
+    def last_loss(self) -> float:
+        sums = jax.device_get(self._sums)
+        return float(sums["loss_sum"] / sums["count"])
+
+
+class InferSubject:
+    """Class probabilities of one fixed batch.
+
+    Attributes:
+        costs: of compiling.
+    """
+
+    def __init__(self, case: Case, state: TrainState | None = None) -> None:
+        """`state` gives the parameters; None: the case's own."""
+        predict = make_predict_step(case.model, image_size_px=case.image_size_px)
+        state = case.state() if state is None else state
+        self._variables = {"params": state.params, "batch_stats": state.batch_stats}
+        self._images = shard_batch(case.batch().images, case.mesh)
+        compiled = compile_eval_step(predict, case.mesh)
+        self._step, self.costs = _compile(compiled, self._variables, self._images)
+        self._one_by_one = jax.default_backend() == "cpu"
+
+    def run(self, steps: int) -> None:
+        """Runs that many steps. On a CPU each is awaited: independent of each other, they could overlap."""
+        results = []
+        for _ in range(steps):
+            results.append(self._step(self._variables, self._images))
+            if self._one_by_one:
+                jax.block_until_ready(results.pop())
+        jax.block_until_ready(results)
+
+    def probabilities(self) -> np.ndarray:
+        """float32 `(B, K)`."""
+        return np.asarray(self._step(self._variables, self._images))
+
+
+def _forever(item: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    while True:
+        yield item
+
+
+def _compile(step: Any, *args: Any) -> tuple[Any, CompiledCosts]:
+    start = time.perf_counter()
+    compiled = step.lower(*args).compile()
+    seconds = time.perf_counter() - start
+    return compiled, CompiledCosts(seconds, _peak_gib(compiled))
+
+
+def _peak_gib(compiled: Any) -> float | None:
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    used = (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        + found.temp_size_in_bytes
+        - found.alias_size_in_bytes
+    )
+    return used / 2**30

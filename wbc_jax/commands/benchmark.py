@@ -1,0 +1,18 @@
+"""`wbc-jax benchmark …`: the benchmarks by name, each with its options and the function that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from wbc_jax.bench.compare import CompareOptions, run_compare
+from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
+from wbc_jax.bench.input import InputOptions, run_input
+from wbc_jax.bench.step import StepOptions, run_step
+
+BENCHMARKS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
+    "step": (StepOptions, run_step),
+    "input": (InputOptions, run_input),
+    "end-to-end": (EndToEndOptions, run_end_to_end),
+    "compare": (CompareOptions, run_compare),
+}
