@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from wbc_jax import models
 from wbc_jax.catalog import Task
 from wbc_jax.config import Config, ModelConfig
 from wbc_jax.config_json import from_json
-from wbc_jax.errors import UsageError
+from wbc_jax.errors import DataError, UsageError
 
 CARD_FILE = "card.json"
 CONFIG_FILE = "config.json"
@@ -27,6 +28,7 @@ class LoadedRun:
         directory: the run directory.
         config: the config it was trained with.
         task: output classes, in the order of the logits.
+        framing: how the run's images were made square.
         model: network with activations in float32.
         variables: `{"params", "batch_stats"}` of the best validated state.
         parameter_count: number of parameters.
@@ -35,62 +37,115 @@ class LoadedRun:
     directory: Path
     config: Config
     task: Task
+    framing: str
     model: Any
     variables: Any
     parameter_count: int
 
+    def predict_step(self) -> Callable[[Any, Any], Any]:
+        """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> probabilities `(B, K)`, pure."""
+        from wbc_jax.train.steps import make_predict_step
 
-def build_model(config: ModelConfig, num_classes: int, **fields: Any) -> Any:
-    """The configured network: the options that it has, as plain keyword fields."""
-    options = {
+        return make_predict_step(
+            self.model,
+            image_size_px=self.config.data.image_size_px,
+            flip_average=self.config.eval.flip_average,
+        )
+
+    def class_index(self, name: str) -> int:
+        """Output index of a class; UsageError with the closest name when there is none."""
+        if name in self.task.class_names:
+            return self.task.class_names.index(name)
+        close = difflib.get_close_matches(name, self.task.class_names, n=1)
+        raise UsageError(
+            f"no class {name!r}",
+            expected=f"one of {', '.join(self.task.class_names)}",
+            where=str(self.directory),
+            remedy=f"did you mean {close[0]}?" if close else "",
+        )
+
+
+def model_options(config: ModelConfig) -> dict[str, Any]:
+    """The configured options that the network has, as keyword fields of `create_model`."""
+    known = models.model_fields(config.name)
+    return {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(config)
-        if f.name in models.model_fields(config.name) and f.name != "name"
+        if f.name in known and f.name != "name"
     }
-    return models.create_model(config.name, num_classes=num_classes, **options, **fields)
+
+
+def build_model(config: ModelConfig, num_classes: int, **fields: Any) -> Any:
+    """The configured network."""
+    return models.create_model(config.name, num_classes=num_classes, **model_options(config), **fields)
+
+
+def preprocessing_facts(config: Config, framing: str) -> dict[str, Any]:
+    """How an image becomes the network's input, for a card."""
+    from wbc_jax.train.augment import IMAGENET_MEAN, IMAGENET_STD
+
+    return {
+        "framing": framing,
+        "store_size_px": config.data.store_size_px,
+        "image_size_px": config.data.image_size_px,
+        "colour": "RGB in [0, 1], minus mean, divided by std",
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "flip_average": config.eval.flip_average,
+    }
 
 
 def write_card(directory: Path, config: Config, task: Task, parameter_count: int) -> None:
     """card.json: what someone needs to apply the network, without the training code."""
+    from wbc_jax.data.experiment import resolve_framing
     from wbc_jax.runtime.json_files import write_json
 
     write_json(
         directory / CARD_FILE,
         {
             "model": config.model.name,
+            "model_options": model_options(config.model),
             "parameters": parameter_count,
             "task": {"name": task.name, "class_names": list(task.class_names), "members": list(task.members)},
-            "preprocessing": {
-                "framing": config.data.framing,
-                "store_size_px": config.data.store_size_px,
-                "image_size_px": config.data.image_size_px,
-                "colour": "RGB, ImageNet mean and standard deviation",
-            },
+            "preprocessing": preprocessing_facts(config, resolve_framing(config.data)),
             "data": {"dataset": config.data.dataset, "split": config.data.split},
             "use": "research use only",
         },
     )
 
 
+def read_card(directory: Path) -> dict[str, Any]:
+    """card.json of a run."""
+    from wbc_jax.runtime.json_files import read_json
+
+    return read_json(directory / CARD_FILE)
+
+
 def read_task(directory: Path) -> Task:
     """The task of a run, from its card."""
-    task = json.loads((directory / CARD_FILE).read_text())["task"]
-    return Task(
-        name=task["name"],
-        class_names=tuple(task["class_names"]),
-        members=tuple(tuple(gathered) for gathered in task["members"]),
-    )
+    try:
+        task = read_card(directory)["task"]
+        return Task(
+            name=task["name"],
+            class_names=tuple(task["class_names"]),
+            members=tuple(tuple(gathered) for gathered in task["members"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise _damaged_card(directory, error) from error
 
 
 def load_run(directory: Path) -> LoadedRun:
     """Reads a run directory.
 
     Raises:
-        UsageError: the folder is not one, or holds no usable checkpoint.
+        UsageError: the folder is not one.
+        DataError: its card is damaged.
+        CheckpointError: it holds no valid checkpoint.
     """
     from wbc_jax.models.summary import count_parameters
     from wbc_jax.runtime.checkpoints import load_variables
 
+    directory = Path(directory)
     if not (directory / CONFIG_FILE).is_file() or not (directory / CARD_FILE).is_file():
         raise UsageError(
             f"{directory} is not a run directory",
@@ -99,12 +154,26 @@ def load_run(directory: Path) -> LoadedRun:
         )
     config = from_json((directory / CONFIG_FILE).read_text(), where=str(directory / CONFIG_FILE))
     task = read_task(directory)
+    try:
+        framing = str(read_card(directory)["preprocessing"]["framing"])
+    except (KeyError, TypeError) as error:
+        raise _damaged_card(directory, error) from error
     variables = load_variables(directory / "checkpoints")
     return LoadedRun(
         directory=directory,
         config=config,
         task=task,
+        framing=framing,
         model=build_model(config.model, task.num_classes),
         variables=variables,
         parameter_count=count_parameters(variables["params"]),
+    )
+
+
+def _damaged_card(directory: Path, error: Exception) -> DataError:
+    return DataError(
+        f"the card lacks {error}" if isinstance(error, KeyError) else f"the card is damaged: {error}",
+        expected="task and preprocessing, as `wbc-jax train` writes them",
+        where=str(directory / CARD_FILE),
+        remedy="restore the file from a copy of the run directory, or train again",
     )

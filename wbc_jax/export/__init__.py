@@ -1,1 +1,1 @@
-"""Portable forms of a trained run."""
+"""Trained networks for other programs: StableHLO, safetensors, torch state dicts, each checked when written."""

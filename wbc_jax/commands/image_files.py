@@ -1,0 +1,130 @@
+"""Image files as batches for the commands that apply a network: found, decoded in threads, in bounded memory."""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from wbc_jax.data.decode import IMAGE_SUFFIXES, BadImage, read_image
+from wbc_jax.data.framing import Framing, frame_image
+from wbc_jax.errors import DataError, UsageError
+
+OnBadImage = Literal["stop", "skip"]
+
+_MAX_THREADS = 8
+_READ_AHEAD = 64
+"""Framed images that may wait for the network, besides the batch under way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBatch:
+    """Images of one call of the network.
+
+    Attributes:
+        paths: names of the images, one each.
+        images: uint8 `(B, S, S, 3)`; rows after the last name are filling.
+    """
+
+    paths: list[str]
+    images: np.ndarray
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Files as given, whatever their ending, and the images below each folder in the order of their names.
+
+    A file that is named twice comes once.
+
+    Raises:
+        UsageError: a path that does not exist (all are listed), or no image at all.
+    """
+    missing = [str(path) for path in paths if not Path(path).exists()]
+    if missing:
+        raise UsageError(
+            "no such file or folder: " + ", ".join(missing),
+            expected="image files, or folders that are searched for images",
+        )
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        found.update(dict.fromkeys(_images_below(path) if path.is_dir() else [path]))
+    if not found:
+        raise UsageError(
+            "no images found",
+            expected=f"files ending in {', '.join(IMAGE_SUFFIXES)}",
+            where=", ".join(map(str, paths)) or "no path given",
+            remedy="check the path; folders are searched with all their subfolders",
+        )
+    return list(found)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def read_images(
+    paths: Sequence[Path], *, size_px: int, framing: Framing, on_bad_image: OnBadImage
+) -> Iterator[tuple[str, np.ndarray] | BadImage]:
+    """Name and uint8 `(size_px, size_px, 3)` of each file in order, or why it cannot be used.
+
+    Raises:
+        BadImage: at the first unusable file, with `on_bad_image` stop.
+    """
+
+    def framed(path: Path) -> tuple[str, np.ndarray] | BadImage:
+        try:
+            return str(path), frame_image(read_image(path), size_px, framing)
+        except BadImage as problem:
+            return problem
+
+    pool = ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="decode")
+    waiting: collections.deque[Future[tuple[str, np.ndarray] | BadImage]] = collections.deque()
+    remaining = iter(paths)
+    try:
+        while True:
+            while len(waiting) < _READ_AHEAD and (path := next(remaining, None)) is not None:
+                waiting.append(pool.submit(framed, path))
+            if not waiting:
+                return
+            image = waiting.popleft().result()
+            if isinstance(image, BadImage) and on_bad_image == "stop":
+                raise image
+            yield image
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def make_batches(
+    images: Iterable[tuple[str, np.ndarray] | BadImage], batch_size: int, skipped: list[BadImage]
+) -> Iterator[ImageBatch]:
+    """Usable images in batches of one shape, so that the network is compiled once; the others go to `skipped`."""
+    names: list[str] = []
+    pixels: list[np.ndarray] = []
+    for image in images:
+        if isinstance(image, BadImage):
+            skipped.append(image)
+            continue
+        names.append(image[0])
+        pixels.append(image[1])
+        if len(names) == batch_size:
+            yield ImageBatch(paths=names, images=np.stack(pixels))
+            names, pixels = [], []
+    if names:
+        filling = [np.zeros_like(pixels[0])] * (batch_size - len(pixels))
+        yield ImageBatch(paths=names, images=np.stack(pixels + filling))
+
+
+def none_readable(skipped: Sequence[BadImage]) -> DataError:
+    """Every image was unusable."""
+    lines = [f"  {problem.name}: {problem.reason}" for problem in skipped[:10]]
+    more = [f"  and {len(skipped) - 10} more"] if len(skipped) > 10 else []
+    return DataError(
+        "\n".join([f"none of the {len(skipped)} images can be used:", *lines, *more]),
+        expected="whole, single JPEG, PNG, BMP or TIFF images",
+        remedy="check that these files are images",
+    )
