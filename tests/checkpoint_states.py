@@ -19,6 +19,7 @@ class State:
     batch_stats: Any
     opt_state: Any
     ema_params: Any
+    ema_batch_stats: Any
 
 
 @functools.cache
@@ -46,6 +47,7 @@ def make_state(seed: int = 0, *, ema: bool = False, width: int = 8) -> State:
         batch_stats=stats,
         opt_state=opt_state,
         ema_params=params if ema else None,
+        ema_batch_stats=jax.tree.map(lambda leaf: leaf * 2, stats) if ema else None,
     )
 
 

@@ -154,7 +154,8 @@ def test_variables_load_without_the_optimiser(
     monkeypatch.setattr(named_arrays, "read_arrays", spy)
     loaded = load_variables(checkpoints.directory)
     assert fingerprint(loaded["params"]) == fingerprint(averaged.ema_params)
-    assert {name.split("/")[0] for name in read} == {"ema_params", "batch_stats"}
+    assert fingerprint(loaded["batch_stats"]) == fingerprint(averaged.ema_batch_stats)
+    assert {name.split("/")[0] for name in read} == {"ema_params", "ema_batch_stats"}
     without = load_variables(checkpoints.directory, prefer_ema=False)
     assert fingerprint(without["params"]) == fingerprint(averaged.params)
     latest = load_variables(checkpoints.directory, which="latest")

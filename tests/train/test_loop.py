@@ -73,7 +73,12 @@ class World:
 
 def _fresh() -> TrainState:
     return TrainState(
-        step=jnp.int32(0), params={"seen": jnp.uint32(1)}, batch_stats={}, opt_state=(), ema_params=None
+        step=jnp.int32(0),
+        params={"seen": jnp.uint32(1)},
+        batch_stats={},
+        opt_state=(),
+        ema_params=None,
+        ema_batch_stats=None,
     )
 
 

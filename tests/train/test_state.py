@@ -66,9 +66,9 @@ def test_unknown_prefix_is_refused_with_the_real_ones():
 def test_evaluation_sees_the_average_where_one_is_kept():
     state = create_state(ToyNet(), TX, jax.random.key(0), SIZE)
     assert variables_for_eval(state) == {"params": state.params, "batch_stats": state.batch_stats}
-    averaged = state.replace(ema_params=jax.tree.map(lambda x: x * 2, state.params))
-    assert variables_for_eval(averaged)["params"] is averaged.ema_params
-    assert variables_for_eval(averaged)["batch_stats"] is state.batch_stats
+    doubled = jax.tree.map(lambda x: x * 2, (state.params, state.batch_stats))
+    averaged = state.replace(ema_params=doubled[0], ema_batch_stats=doubled[1])
+    assert variables_for_eval(averaged) == {"params": doubled[0], "batch_stats": doubled[1]}
 
 
 def test_other_variables_replace_parameters_statistics_and_average():
@@ -78,6 +78,7 @@ def test_other_variables_replace_parameters_statistics_and_average():
     assert_trees_equal(changed.params, other["params"])
     assert_trees_equal(changed.batch_stats, other["batch_stats"])
     assert_trees_equal(changed.ema_params, other["params"])
+    assert_trees_equal(changed.ema_batch_stats, other["batch_stats"])
     jax.jit(lambda s: s.replace(step=s.step + 1), donate_argnums=0)(changed)
 
 

@@ -128,14 +128,16 @@ def test_average_equals_the_oracle_and_moves_with_updates_only(accumulate_steps)
     optim = dataclasses.replace(SGD, accumulate_steps=accumulate_steps)
     state, step = make_training(optim=optim, ema=True, ema_decay=0.9)
     step = jax.jit(step)
-    oracle = jax.tree.map(lambda p: np.asarray(p, np.float64), state.params)
+    oracle = jax.tree.map(lambda p: np.asarray(p, np.float64), (state.params, state.batch_stats))
     for number in range(1, 5):
         state, _ = step(state, make_batch(8, number))
         if number % accumulate_steps == 0:
             oracle = jax.tree.map(
-                lambda a, p: 0.9 * a + 0.1 * np.asarray(p, np.float64), oracle, state.params
+                lambda a, p: 0.9 * a + 0.1 * np.asarray(p, np.float64),
+                oracle,
+                (state.params, state.batch_stats),
             )
-        assert_trees_close(state.ema_params, oracle)
+        assert_trees_close((state.ema_params, state.ema_batch_stats), oracle)
     assert not np.allclose(state.ema_params["head"]["kernel"], state.params["head"]["kernel"])
 
 

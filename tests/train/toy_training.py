@@ -98,6 +98,7 @@ def make_training(
         batch_stats=batch_stats,
         opt_state=tx.init(partition(params, freeze)[0]),
         ema_params=jax.tree.map(jnp.array, params) if ema else None,
+        ema_batch_stats=jax.tree.map(jnp.array, batch_stats) if ema else None,
     )
     return state, make_train_step(model, tx, TASK, augment, freeze=freeze, **options)
 

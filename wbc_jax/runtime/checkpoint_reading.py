@@ -88,10 +88,12 @@ def load_variables(
             report(f"{error.found} ({error.where}); trying the next checkpoint")
             continue
         tops = {name.split("/")[0] for name in info.arrays}
-        params = "ema_params" if prefer_ema and "ema_params" in tops else "params"
-        names = [name for name in info.arrays if name.split("/")[0] in (params, "batch_stats")]
+        prefix = "ema_" if prefer_ema and "ema_params" in tops else ""
+        names = [
+            name for name in info.arrays if name.split("/")[0] in (f"{prefix}params", f"{prefix}batch_stats")
+        ]
         tree = named_arrays.nest(named_arrays.read_arrays(path, info.arrays, names))
-        return {"params": tree.get(params, {}), "batch_stats": tree.get("batch_stats", {})}
+        return {name: tree.get(f"{prefix}{name}", {}) for name in ("params", "batch_stats")}
     raise CheckpointError(
         "no valid checkpoint",
         where=str(directory),

@@ -18,7 +18,7 @@ VARIABLES_ITEM = "variables"
 TRAINING_ITEM = "training"
 
 # What inference needs lies in an item of its own, so that it never reads the optimiser.
-_VARIABLES_TOPS = ("params", "batch_stats", "ema_params")
+_VARIABLES_TOPS = ("params", "batch_stats", "ema_params", "ema_batch_stats")
 
 
 def name_leaves(tree: Any) -> dict[str, Any]:

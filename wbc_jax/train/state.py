@@ -25,6 +25,8 @@ class TrainState(struct.PyTreeNode):
         batch_stats: float32 BatchNorm statistics; `{}` for a network without BatchNorm.
         opt_state: optax state of the trainable parameters; frozen ones have none.
         ema_params: moving average of `params`, or None when none is kept.
+        ema_batch_stats: the same of `batch_stats`: averaged parameters met with the statistics of the newest
+            network would be normalised wrongly.
     """
 
     step: Any
@@ -32,6 +34,7 @@ class TrainState(struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     ema_params: Any
+    ema_batch_stats: Any
 
 
 def create_state(
@@ -78,19 +81,21 @@ def with_variables(state: TrainState, variables: Tree) -> TrainState:
         state: the state to start from; its optimiser state is kept, so this belongs before the first step.
         variables: `{"params", "batch_stats"}` of the same structure, shapes and dtypes.
     """
-    params = variables["params"]
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    if state.ema_params is None:
+        return state.replace(params=params, batch_stats=batch_stats)
     # The average needs arrays of its own: a donated buffer may be given away only once.
-    ema_params = None if state.ema_params is None else jax.tree.map(lambda leaf: jnp.array(leaf), params)
-    return state.replace(params=params, batch_stats=variables.get("batch_stats", {}), ema_params=ema_params)
+    ema_params, ema_batch_stats = jax.tree.map(lambda leaf: jnp.array(leaf), (params, batch_stats))
+    return state.replace(
+        params=params, batch_stats=batch_stats, ema_params=ema_params, ema_batch_stats=ema_batch_stats
+    )
 
 
 def variables_for_eval(state: TrainState) -> dict[str, Any]:
-    """`{"params", "batch_stats"}` to evaluate with: the averaged parameters where an average is kept.
-
-    The statistics are those that the unaveraged network gathered.
-    """
-    params = state.params if state.ema_params is None else state.ema_params
-    return {"params": params, "batch_stats": state.batch_stats}
+    """`{"params", "batch_stats"}` to evaluate with: the averages where they are kept."""
+    if state.ema_params is None:
+        return {"params": state.params, "batch_stats": state.batch_stats}
+    return {"params": state.ema_params, "batch_stats": state.ema_batch_stats}
 
 
 def _initialiser(model, tx, image_size_px: int, ema: bool, freeze: tuple[str, ...]):
@@ -107,6 +112,7 @@ def _initialiser(model, tx, image_size_px: int, ema: bool, freeze: tuple[str, ..
             batch_stats=variables.get("batch_stats", {}),
             opt_state=tx.init(trainable),
             ema_params=params if ema else None,
+            ema_batch_stats=variables.get("batch_stats", {}) if ema else None,
         )
 
     return initialise

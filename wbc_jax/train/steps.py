@@ -72,7 +72,7 @@ def make_train_step(
         freeze: path prefixes of parameters that are not differentiated. The BatchNorms among them normalise with
             the batch but keep their stored statistics; with `freeze_batch_stats` they normalise with those.
         freeze_batch_stats: every BatchNorm uses and keeps its stored statistics; dropout stays on.
-        ema_decay: decay per update of `state.ema_params`; None: no average.
+        ema_decay: decay per update of `state.ema_params` and `state.ema_batch_stats`; None: no average.
         skip_nonfinite_updates: leave all but `state.step` as it is when loss or gradient is not finite.
         gather: see `Gather`.
         axis_name: pmap axis that the batch is split over; the model then needs `bn_axis_name=axis_name`.
@@ -184,17 +184,22 @@ def _update(tx, state: TrainState, grads, batch_stats, freeze, ema_decay) -> Tra
     trainable, frozen = partition(state.params, freeze)
     updates, opt_state = tx.update(grads, state.opt_state, trainable)
     trainable = jax.tree.map(jnp.add, trainable, updates)
-    ema_params = state.ema_params
+    ema_params, ema_batch_stats = state.ema_params, state.ema_batch_stats
     if ema_decay is not None:
         averaged, fixed = partition(ema_params, freeze)
-        blended = jax.tree.map(lambda a, p: a * ema_decay + p * (1.0 - ema_decay), averaged, trainable)
-        ema_params = merge(_select(update_completed(opt_state), blended, averaged), fixed)
+        before = (averaged, ema_batch_stats)
+        blended = jax.tree.map(
+            lambda a, p: a * ema_decay + p * (1.0 - ema_decay), before, (trainable, batch_stats)
+        )
+        averaged, ema_batch_stats = _select(update_completed(opt_state), blended, before)
+        ema_params = merge(averaged, fixed)
     return TrainState(
         step=state.step + 1,
         params=merge(trainable, frozen),
         batch_stats=batch_stats,
         opt_state=opt_state,
         ema_params=ema_params,
+        ema_batch_stats=ema_batch_stats,
     )
 
 
