@@ -232,7 +232,9 @@ def _data(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: wbc-jax data {{{','.join(actions)}}} [NAME] [options]")
         return EXIT_OK
-    action, rest = arguments[0], arguments[1:]
+    action = arguments[0]
+    # `--data.raw-dir`, as `train` has it, is the same flag here.
+    rest = ["--" + a.removeprefix("--data.") if a.startswith("--data.") else a for a in arguments[1:]]
     if action == "list":
         return data.list_datasets()
     if action not in actions:
