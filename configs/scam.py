@@ -46,9 +46,11 @@ def tiny() -> Config:
         data=DataConfig(dataset="pbc", task="wbc5", image_size_px=64, store_size_px=72),
         model=ModelConfig(name="scam_tiny", dropout_rate=0.2),
         optim=OptimConfig(
-            name="radam", learning_rate=2e-3, schedule="cosine", weight_decay=1e-3, ema_decay=0.99
+            name="radam", learning_rate=2e-3, schedule="cosine", weight_decay=1e-2, ema_decay=0.99
         ),
-        augment=AugmentConfig(mixup_alpha=0.1),
+        augment=AugmentConfig(
+            brightness=0.05, contrast=0.05, saturation=0.05, hue=0.01, stain=0.03, mixup_alpha=0.0
+        ),
         train=TrainConfig(epochs=14, batch_size=32),
         eval=EvalConfig(batch_size=128),
         log=LogConfig(every_steps=5),

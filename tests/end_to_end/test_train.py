@@ -52,6 +52,11 @@ def test_loss_falls(trained: tuple[Path, str]) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_each_step_is_traced_once_in_a_whole_run(trained: tuple[Path, str]) -> None:
+    timings = json.loads((trained[0] / "timings.json").read_text())
+    assert timings["traces"] == {"train": 1, "evaluate": 1}
+
+
 def test_finished_run_says_so_and_does_nothing(trained: tuple[Path, str], finish: Callable[..., str]) -> None:
     path, _ = trained
     before = (path / "metrics.json").stat().st_mtime_ns
@@ -143,7 +148,15 @@ def test_divergence_stops_with_its_own_code_and_keeps_the_last_good_state(
     assert all(np.isfinite(leaf).all() for leaf in leaves)
 
 
-def test_stream_resident_and_pmap_runs_learn_the_same(
+def test_pmap_runs_end_to_end(finish: Callable[..., str], tmp_path: Path) -> None:
+    finish(
+        "train", *SMALL, "--train.execution", "pmap", "--train.epochs", "1", "--run-dir", tmp_path / "pmap"
+    )
+    rows = [json.loads(line) for line in (tmp_path / "pmap" / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["train.loss"]) for row in rows if "train.loss" in row)
+
+
+def test_streamed_and_resident_runs_are_the_same(
     trained: tuple[Path, str], finish: Callable[..., str], tmp_path: Path
 ) -> None:
     finish("train", *RUN, "--data.loader", "stream", "--run-dir", tmp_path / "stream")

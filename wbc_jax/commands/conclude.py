@@ -96,7 +96,6 @@ def conclude(
             )
             metrics |= metrics_json(evaluation, name)
     training_figure(history, path / "figures" / "training.png")
-    write_json(path / "timings.json", {"seconds": timer.seconds(), "goodput": timer.goodput()})
     write_json(path / METRICS_FILE, metrics)
     show(evaluation, "test")
     print(timer.summary_line())

@@ -35,7 +35,13 @@ from wbc_jax.runtime.signals import SignalFlag
 from wbc_jax.train.augment import AugmentSpec, augment, center
 from wbc_jax.train.loop import Diverged, LoopOutcome, LoopPlan, run_loop
 from wbc_jax.train.optim import make_optimizer
-from wbc_jax.train.parallel import compile_eval_step, compile_train_step, pmap_train_step, replicate
+from wbc_jax.train.parallel import (
+    CompiledStep,
+    compile_eval_step,
+    compile_train_step,
+    pmap_train_step,
+    replicate,
+)
 from wbc_jax.train.schedules import learning_rate_at
 from wbc_jax.train.state import TrainState, create_state, variables_for_eval, with_variables
 from wbc_jax.train.steps import make_eval_step, make_train_step
@@ -52,14 +58,16 @@ class Parts:
         eval_step: compiled; counts its traces.
         batches: step -> iterator of the arguments that `train_step` takes after the state.
         order: decides the images of each step.
+        mesh: the devices.
     """
 
     model: Any
     state: TrainState
-    train_step: Callable[..., Any]
-    eval_step: Callable[..., Any]
+    train_step: CompiledStep
+    eval_step: CompiledStep
     batches: Callable[[int], Iterator[tuple[Any, ...]]]
     order: OrderSpec
+    mesh: Any
 
 
 def run_training(config: Config, experiment: Experiment, run_dir: RunDir) -> int:
@@ -88,7 +96,15 @@ def run_training(config: Config, experiment: Experiment, run_dir: RunDir) -> int
         run_dir.set_state("interrupted", step=outcome.step)
         print(f"interrupted at step {outcome.step}, saved; go on with: wbc-jax train --run-dir {path}")
         return flag.exit_code or EXIT_OK
-    conclude(config, experiment, partial(predict_samples, parts.eval_step), path, outcome, timer)
+
+    def predict(variables: Any, samples: Samples, batch_size: int) -> tuple[np.ndarray, float]:
+        return predict_samples(parts.eval_step, replicate(variables, parts.mesh), samples, batch_size)
+
+    conclude(config, experiment, predict, path, outcome, timer)
+    traces = {"train": parts.train_step.traces, "evaluate": parts.eval_step.traces}
+    write_json(
+        path / "timings.json", {"seconds": timer.seconds(), "goodput": timer.goodput(), "traces": traces}
+    )
     run_dir.set_state("finished", step=outcome.step)
     return EXIT_OK
 
@@ -246,6 +262,7 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
         eval_step=compile_eval_step(eval_step, mesh),
         batches=(_resident_batches if resident else _streamed_batches)(config, samples, order, mesh),
         order=order,
+        mesh=mesh,
     )
 
 
