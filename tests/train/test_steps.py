@@ -150,6 +150,7 @@ def test_frozen_leaves_stay_bit_identical_and_the_rest_moves():
             assert_trees_equal(tree[name], before[name])
         assert not np.array_equal(tree["conv2"]["kernel"], before["conv2"]["kernel"])
     assert_trees_equal(after.batch_stats["bn1"], state.batch_stats["bn1"])
+    assert_trees_equal(after.ema_batch_stats["bn1"], state.ema_batch_stats["bn1"])
     assert not np.array_equal(after.batch_stats["bn2"]["mean"], state.batch_stats["bn2"]["mean"])
 
 

@@ -188,9 +188,8 @@ def _update(tx, state: TrainState, grads, batch_stats, freeze, ema_decay) -> Tra
     if ema_decay is not None:
         averaged, fixed = partition(ema_params, freeze)
         before = (averaged, ema_batch_stats)
-        blended = jax.tree.map(
-            lambda a, p: a * ema_decay + p * (1.0 - ema_decay), before, (trainable, batch_stats)
-        )
+        # In this form the average of a value that stays, such as a frozen statistic, stays bit for bit.
+        blended = jax.tree.map(lambda a, p: a + (p - a) * (1.0 - ema_decay), before, (trainable, batch_stats))
         averaged, ema_batch_stats = _select(update_completed(opt_state), blended, before)
         ema_params = merge(averaged, fixed)
     return TrainState(
