@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-_COLUMNS_IN_INCHES = 2.3
+_IMAGE_INCHES = 2.3
+_TITLE_INCHES = 0.5
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -37,7 +38,7 @@ def explanation_figure(
     Args:
         images: uint8 `(H, W, 3)` each.
         heats: float `(H, W)` in [0, 1] each.
-        titles: a line above each image.
+        titles: one or two lines above each image.
         path: PNG to write.
         endpoint: layer that the maps come from, named in the figure.
     """
@@ -47,7 +48,7 @@ def explanation_figure(
     per_row = min(4, len(images))
     rows = -(-len(images) // per_row)
     figure = Figure(
-        figsize=(per_row * 2 * _COLUMNS_IN_INCHES + 0.9, rows * (_COLUMNS_IN_INCHES + 0.35)),
+        figsize=(per_row * 2 * _IMAGE_INCHES + 0.9, rows * (_IMAGE_INCHES + _TITLE_INCHES)),
         layout="constrained",
     )
     axes = figure.subplots(rows, 2 * per_row, squeeze=False)
@@ -59,6 +60,7 @@ def explanation_figure(
         left.set_title(title, fontsize=8, loc="left")
         right.imshow(overlay(image, heat))
     bar = figure.colorbar(ScalarMappable(cmap="jet"), ax=axes, shrink=0.8, pad=0.01)
-    bar.set_label(f"evidence for the class, Grad-CAM at {endpoint}", fontsize=8)
+    bar.set_label(f"evidence for the class\nGrad-CAM at {endpoint}", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
     figure.savefig(path, dpi=130)
     return path
