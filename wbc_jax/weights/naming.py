@@ -25,7 +25,10 @@ RESNET_DEPTHS: dict[str, tuple[int, int, int, int]] = {
     "resnet101": (3, 4, 23, 3),
     "resnet152": (3, 8, 36, 3),
 }
-"""Residual blocks per stage; 18 and 34 are built of basic blocks, the others of bottlenecks."""
+"""Residual blocks per stage."""
+
+BASIC_BLOCKS: tuple[str, ...] = ("resnet18", "resnet34")
+"""Built of two 3x3 convolutions per block; the others of bottlenecks."""
 
 DENSENET_LAYERS: dict[str, tuple[int, int, int, int]] = {
     "densenet121": (6, 12, 24, 16),
@@ -144,7 +147,7 @@ def _bottleneck(theirs: str, ours: str, inputs: int, width: int) -> Iterator[Lea
 
 
 def _resnet(arch: str, num_classes: int | None) -> Iterator[Leaf]:
-    basic = arch in ("resnet18", "resnet34")
+    basic = arch in BASIC_BLOCKS
     yield from _conv("conv1", "conv1", 7, 3, 64)
     yield from _norm("bn1", "bn1", 64)
     channels = 64
