@@ -148,17 +148,35 @@ class DenseNet(nn.Module):
         self, x: jax.Array, block: int, size: int, frozen: bool
     ) -> tuple[jax.Array, Moments | None]:
         """Grow x by `size` layers; the moments are those of the returned map, None where they are not used."""
-        moments = None if frozen else self._moments(x)
+        moments = None if frozen else self._moments(x, self._norm_after(block, 0, size))
         for layer in range(1, size + 1):
             grow = _DenseLayer(self.growth, self.dtype, self.bn_axis_name, name=f"block{block}_layer{layer}")
             new = grow(x, moments, frozen=frozen)
             x = jnp.concatenate([x, new], axis=-1)
             if moments is not None:
-                moments = jax.tree.map(lambda *parts: jnp.concatenate(parts), moments, self._moments(new))
+                added = self._moments(new, self._norm_after(block, layer, size))
+                moments = jax.tree.map(lambda *parts: jnp.concatenate(parts), moments, added)
         return x, moments
 
-    def _moments(self, x: jax.Array) -> Moments:
-        return batch_moments(x, axis_name=None if self.is_initializing() else self.bn_axis_name)
+    def _norm_after(self, block: int, layer: int, size: int) -> tuple[str, ...]:
+        """Path of the first norm that reads what that layer (0: the block's input) adds."""
+        if layer < size:
+            return f"block{block}_layer{layer + 1}", "norm1"
+        return (f"transition{block}", "norm") if block < len(self.block_sizes) else ("norm5",)
+
+    def _moments(self, x: jax.Array, reader: tuple[str, ...]) -> Moments:
+        """Moments of a map, taken around the running mean that its first reader keeps of it.
+
+        Around zero the one-pass variance loses digits wherever a channel's mean exceeds its deviation: with random
+        weights densenet121 then ends 1.3e-4 from torch in float64, around the running mean 0.7e-4, as torch itself.
+        """
+        if self.is_initializing():
+            return batch_moments(x)
+        statistics: Any = self.variables["batch_stats"]
+        for name in reader:
+            statistics = statistics.get(name, {})
+        shift = statistics["mean"][-x.shape[-1] :] if statistics else None  # a cut trunk has no norm5
+        return batch_moments(x, axis_name=self.bn_axis_name, shift=shift)
 
 
 DENSENETS: dict[str, dict[str, Any]] = {
