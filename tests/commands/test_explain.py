@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 from pathlib import Path
 
 import jax
@@ -73,7 +74,8 @@ def test_the_default_map_is_scams_output_or_the_last(run: LoadedRun) -> None:
     assert choose_endpoint(other, "resnet/stage2") == "resnet/stage2"
     with pytest.raises(UsageError) as caught:
         choose_endpoint(other, "pooled")
-    assert "  attended: 2 x 2 x 128" in str(caught.value)
+    channels = other.model.projection_features
+    assert re.search(rf"\n  attended: (\d+) x \1 x {channels}\n", str(caught.value))
     assert "spatial_gate" not in str(caught.value), "a gate is no feature map"
 
 
