@@ -81,8 +81,7 @@ def make_peers(case: Any, torch_compile: str = "off") -> dict[str, Any]:
     device = torch_device()
     if torch_compile == "auto":
         torch_compile = "max-autotune" if device == "cuda" else "off"
-    state = case.state()
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = {"params": case.initial.params, "batch_stats": case.initial.batch_stats}
     peers: dict[str, Any] = {}
     for mode in (None,) if torch_compile == "off" else (None, torch_compile):
         twin = build_twin(case.model, case.model_name, variables)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wbc_jax.catalog import Task, class_task
@@ -78,9 +79,14 @@ class Case:
             ids=np.arange(self.batch_size, dtype=np.int32),
         )
 
+    @cached_property
+    def initial(self) -> TrainState:
+        """Random parameters, on the host; the same in every process."""
+        return jax.device_get(create_state(self.model, self.tx, jax.random.key(0), self.image_size_px))
+
     def state(self) -> TrainState:
-        """Random parameters, the same at every call, on the device."""
-        return replicate(create_state(self.model, self.tx, jax.random.key(0), self.image_size_px), self.mesh)
+        """A copy of `initial` on the device, to be donated."""
+        return replicate(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self.initial), self.mesh)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,6 @@ class TrainSubject:
         augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
         gather: Any = None,
         sources: Iterator[tuple[Any, ...]] | None = None,
-        state: TrainState | None = None,
     ) -> None:
         """
         Args:
@@ -120,7 +125,6 @@ class TrainSubject:
             augment: as `make_train_step` takes it; None: the centre, normalised, nothing random.
             gather: as `make_train_step` takes it; `sources` then yields `(data, rows, mask)`.
             sources: the step's arguments after the state, one for each step; None: one fixed batch on the device.
-            state: to start from; it is donated. None: the case's own.
         """
         size = case.image_size_px
         step = make_train_step(
@@ -131,7 +135,7 @@ class TrainSubject:
             gather=gather,
         )
         compiled = compile_train_step(step, case.mesh, resident=gather is not None)
-        self._state = case.state() if state is None else state
+        self._state = case.state()
         self._sources = _forever((shard_batch(case.batch(), case.mesh),)) if sources is None else sources
         self._next = next(self._sources)
         self._step, self.costs = _compile(compiled, self._state, *self._next)
@@ -160,10 +164,9 @@ class InferSubject:
         costs: of compiling.
     """
 
-    def __init__(self, case: Case, state: TrainState | None = None) -> None:
-        """`state` gives the parameters; None: the case's own."""
+    def __init__(self, case: Case) -> None:
         predict = make_predict_step(case.model, image_size_px=case.image_size_px)
-        state = case.state() if state is None else state
+        state = case.state()
         self._variables = {"params": state.params, "batch_stats": state.batch_stats}
         self._images = shard_batch(case.batch().images, case.mesh)
         compiled = compile_eval_step(predict, case.mesh)

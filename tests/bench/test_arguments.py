@@ -1,0 +1,67 @@
+"""Options parsed without tyro, and by tyro, come out alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wbc_jax.bench.arguments import parse_options, run_from_command_line
+from wbc_jax.commands.benchmark import BENCHMARKS
+from wbc_jax.errors import UsageError
+
+LINES = {
+    "step": ["--models", "resnet18", "scam", "--mode", "infer", "--batch-size", "4"],
+    "input": ["--images", "64", "--timed-steps", "None", "--stream-workers", "2"],
+    "end-to-end": ["--models", "scam_tiny", "--repeats", "7", "--out", "a/b.csv"],
+    "compare": ["--torch-compile", "off", "--precision", "float32", "--image-size-px", "64"],
+}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_both_parsers_agree(name: str) -> None:
+    import tyro
+
+    options, _ = BENCHMARKS[name]
+    for line in ([], LINES[name]):
+        assert parse_options(options, line) == tyro.cli(options, args=line)
+    assert parse_options(options, []) == options()
+
+
+def test_values_have_their_types() -> None:
+    options = parse_options(
+        BENCHMARKS["compare"][0], ["--models", "a", "b", "--out", "x.csv", "--repeats", "3"]
+    )
+    assert (options.models, options.out, options.repeats) == (("a", "b"), Path("x.csv"), 3)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_option_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_options(BENCHMARKS[name][0], ["--help"])
+    assert stop.value.code == 0
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any("Side of the images" in line or "Side of the augmented" in line for line in shown)
+    assert not any(line.endswith("(default: None)") and line.startswith("(") for line in shown)
+
+
+@pytest.mark.parametrize("line", [["--repeats", "x"], ["--mode", "training"], ["--model", "scam"]])
+def test_wrong_options_end_with_2(line: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_options(BENCHMARKS["compare"][0], line)
+    assert stop.value.code == 2
+
+
+def test_errors_for_users_are_printed_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(options: object) -> int:
+        raise UsageError("no such thing", remedy="another one")
+
+    assert run_from_command_line(BENCHMARKS["step"][0], run, []) == 2
+    assert "remedy: another one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_numbers_out_of_range_are_named_together(name: str) -> None:
+    options, run = BENCHMARKS[name]
+    with pytest.raises(UsageError, match=r"(?s)--repeats 0.*--image-size-px -1"):
+        run(options(repeats=0, image_size_px=-1))

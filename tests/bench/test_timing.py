@@ -1,0 +1,68 @@
+"""The clock around a chain, the order of contenders, medians and ranges: with a clock that only steps move."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wbc_jax.bench.timing import (
+    Timing,
+    interquartile_range,
+    paired_ratios,
+    steps_in_all,
+    time_interleaved,
+)
+
+
+class FakeMachine:
+    """Steps of contender `name` take the next of its durations; everything that ran is written down."""
+
+    def __init__(self, durations: dict[str, list[float]]) -> None:
+        self.now = 100.0
+        self.calls: list[tuple[str, int]] = []
+        self._durations = {name: iter(values) for name, values in durations.items()}
+
+    def clock(self) -> float:
+        return self.now
+
+    def contender(self, name: str):
+        def run(steps: int) -> None:
+            self.calls.append((name, steps))
+            for _ in range(steps):
+                self.now += next(self._durations[name])
+
+        return run
+
+
+def test_chains_alternate_and_untimed_steps_are_not_counted() -> None:
+    slow_start = [50.0, 50.0]  # warm-up, as compilation or page faults would make it
+    machine = FakeMachine(
+        {
+            "a": [*slow_start, 9.0, 1.0, 3.0, 9.0, 4.0, 4.0, 9.0, 5.0, 7.0],
+            "b": [*slow_start, 9.0, 2.0, 2.0, 9.0, 8.0, 8.0, 9.0, 3.0, 3.0],
+        }
+    )
+    timings = time_interleaved(
+        {name: machine.contender(name) for name in "ab"},
+        warmup_steps=2,
+        timed_steps=2,
+        repeats=3,
+        clock=machine.clock,
+    )
+    assert machine.calls == [("a", 2), ("b", 2), *[("a", 1), ("a", 2), ("b", 1), ("b", 2)] * 3]
+    assert timings["a"].step_seconds == (2.0, 4.0, 6.0)
+    assert timings["b"].step_seconds == (2.0, 8.0, 3.0)
+    assert timings["b"].median == 3.0
+    steps_of_a = sum(steps for name, steps in machine.calls if name == "a")
+    assert steps_of_a == steps_in_all(2, 2, 3)
+
+
+def test_quartiles_are_numpys() -> None:
+    values = (0.3, 0.1, 0.9, 0.4, 0.35, 0.2)
+    low, high = np.percentile(values, [25, 75])
+    assert Timing(values).iqr == pytest.approx(high - low)
+    assert interquartile_range((0.5,)) == 0.0
+
+
+def test_ratios_pair_the_repeats_and_above_one_means_we_are_faster() -> None:
+    assert paired_ratios(Timing((1.0, 2.0)), Timing((3.0, 2.0))) == (3.0, 1.0)

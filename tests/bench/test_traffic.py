@@ -1,0 +1,106 @@
+"""Work and traffic against figures counted by other means (performance.md 4.2, and sums done by hand)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from wbc_jax.bench.limits import Limits, device_limits, measure_copy_bandwidth
+from wbc_jax.bench.schema import Machine
+from wbc_jax.bench.traffic import Traffic, count_traffic
+from wbc_jax.models import create_model, list_models
+from wbc_jax.models.layers import BatchNorm, Conv, avg_pool, max_pool
+
+MB = 1e6
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs", "train_gflop", "conv_mb", "norm_mb", "other_mb", "infer_mb"),
+    [
+        ("resnet50", 4.09, 24.3, 129, 178, 39, 55),
+        ("densenet121", 2.83, 16.8, 129, 82, 202, 86),
+    ],
+)
+def test_counts_of_the_trunks_at_224_px_in_bfloat16(
+    name: str,
+    gmacs: float,
+    train_gflop: float,
+    conv_mb: float,
+    norm_mb: float,
+    other_mb: float,
+    infer_mb: float,
+) -> None:
+    model = create_model(name, num_classes=1000)
+    train = count_traffic(model, 224, "train", 2)
+    assert train.forward_macs / 1e9 == pytest.approx(gmacs, abs=0.006)
+    assert train.flops / 1e9 == pytest.approx(train_gflop, rel=0.005)
+    assert train.conv_bytes / MB == pytest.approx(conv_mb, rel=0.03)
+    assert train.norm_bytes / MB == pytest.approx(norm_mb, rel=0.03)
+    assert train.other_bytes / MB == pytest.approx(other_mb, rel=0.03)
+    infer = count_traffic(model, 224, "infer", 2)
+    assert infer.flops == 2 * train.forward_macs
+    assert infer.total_bytes / MB == pytest.approx(infer_mb, rel=0.06)
+
+
+class Small(nn.Module):
+    """Every counted operation once, on maps whose sizes are easily summed."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool):
+        x = Conv(4, 3, padding=1, use_bias=True)(images)  # (B, 8, 8, 4): 256 elements, from 192
+        x = nn.relu(BatchNorm()(x, use_running_average=not train))
+        x = x + nn.relu(x)
+        x = max_pool(x)  # (B, 4, 4, 4): 64
+        x = nn.relu(BatchNorm()(x, use_running_average=not train))  # not a convolution's output
+        return avg_pool(x), {}  # (B, 2, 2, 4): 16
+
+
+def test_every_rule_by_hand() -> None:
+    train = count_traffic(Small(), 8, "train", 4)
+    assert train.forward_macs == 256 * 27
+    assert train.flops == 2 * 2 * 256 * 27  # forward and the weights' gradient; the images need none
+    assert train.conv_bytes == 4 * 3 * (192 + 256)
+    assert train.norm_bytes == 4 * 8 * 256
+    assert train.other_bytes == 4 * (3 * 256 + (3 * 256 + 2 * 64) + 9 * 64 + 2 * (64 + 16))
+    infer = count_traffic(Small(), 8, "infer", 4)
+    assert infer.total_bytes == 4 * ((192 + 256) + 256 + (256 + 64) + 2 * 64 + (64 + 16))
+
+
+def test_bytes_follow_the_element_and_every_small_network_counts() -> None:
+    for name in (n for n in list_models() if n.endswith("_tiny")):
+        model = create_model(name, num_classes=5, dtype=jnp.bfloat16)
+        half, whole = (count_traffic(model, 64, "train", size) for size in (2, 4))
+        assert 0 < 2 * half.total_bytes == whole.total_bytes
+        assert half.flops == whole.flops > 0
+
+
+def _machine(device: str, backend: str) -> Machine:
+    return Machine(
+        date="",
+        commit=None,
+        device=device,
+        device_detail="",
+        backend=backend,
+        threads=2,
+        xla_flags="",
+        versions="",
+    )
+
+
+def test_known_accelerators_have_limits_and_unknown_ones_none() -> None:
+    traffic = Traffic(
+        forward_macs=0, flops=24_300_000_000, conv_bytes=346_000_000, norm_bytes=0, other_bytes=0
+    )
+    h200 = device_limits(_machine("NVIDIA H200", "gpu"), "bfloat16")
+    assert h200.traffic_percent(12_428, traffic) == pytest.approx(100, rel=1e-3)
+    assert h200.mfu_percent(32_510, traffic) == pytest.approx(100, rel=1e-3)
+    assert device_limits(_machine("NVIDIA H200", "gpu"), "float32").flops_per_s is None
+    unknown = device_limits(_machine("Some GPU", "gpu"), "bfloat16")
+    assert unknown == Limits(None, None)
+    assert unknown.traffic_percent(1.0, traffic) is None
+
+
+def test_bandwidth_of_this_machine_is_that_of_a_computer() -> None:
+    assert 1e8 < measure_copy_bandwidth(1) < 1e13
