@@ -51,7 +51,7 @@ def tiny() -> Config:
         augment=AugmentConfig(
             brightness=0.05, contrast=0.05, saturation=0.05, hue=0.01, stain=0.03, mixup_alpha=0.0
         ),
-        train=TrainConfig(epochs=20, batch_size=32, label_smoothing=0.05),
+        train=TrainConfig(epochs=16, batch_size=32),
         eval=EvalConfig(batch_size=64, every_epochs=2, flip_average=True),
         log=LogConfig(every_steps=5),
     )

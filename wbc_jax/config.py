@@ -117,6 +117,8 @@ class AugmentConfig:
     """Largest change of saturation either way, share."""
     hue: float = 0.02
     """Largest hue shift either way, turns."""
+    exact_share: float = 0.5
+    """Share of images moved by quarter turns, mirrors and whole pixels only, as sharp as in evaluation."""
     stain: float = 0.05
     """Spread of the stain jitter in optical-density space (haematoxylin, eosin, rest), share; 0: off."""
     mixup_alpha: float = 0.2

@@ -88,6 +88,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("augment.contrast", 0, 1, "share"),
     ("augment.saturation", 0, 1, "share"),
     ("augment.hue", 0, 0.5, "turns"),
+    ("augment.exact_share", 0, 1, "share"),
     ("augment.stain", 0, 1, "share"),
     ("augment.mixup_alpha", 0, 100, "Beta parameter"),
     ("train.epochs", 1, 100_000, "epochs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -406,3 +407,22 @@ def test_mixup_keeps_bfloat16() -> None:
     mixed, soft, _ = mixup(KEY, jnp.ones((4, 2, 2, 3), jnp.bfloat16), jnp.eye(4), 0.2)
     assert mixed.dtype == jnp.bfloat16
     assert soft.dtype == jnp.float32
+
+
+def test_exact_images_are_quarter_turns_mirrors_and_whole_pixel_shifts_of_the_store() -> None:
+    images = noise(16, 12)
+    spec = aug.AugmentSpec(image_size_px=8, **{**FULL, "rotation_deg": 180.0}, exact_share=1.0)
+    geometry_only = dataclasses.replace(
+        spec, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, stain=0.0
+    )
+    drawn = aug.draw(KEY, 16, geometry_only)
+    assert set(np.round(np.asarray(drawn.angle_rad) / (np.pi / 2)).tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    moved = denormalised(augment(KEY, images, geometry_only))
+    for i in range(16):  # every pixel of the result is a pixel of the image
+        known = {tuple(p) for p in images[i].reshape(-1, 3).tolist()}
+        assert {tuple(p) for p in np.round(moved[i] * 255).astype(int).reshape(-1, 3).tolist()} <= known
+    shares = [
+        np.mean(np.asarray(aug.draw(KEY, 4000, dataclasses.replace(spec, exact_share=s)).zoom) == 1.0)
+        for s in (0.0, 0.5, 1.0)
+    ]
+    np.testing.assert_allclose(shares, [0.0, 0.5, 1.0], atol=0.03)

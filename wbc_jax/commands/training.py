@@ -281,6 +281,7 @@ def _augmentation(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]
         saturation=chosen.saturation,
         hue=chosen.hue,
         stain=chosen.stain,
+        exact_share=chosen.exact_share,
     )
     return partial(augment, spec=spec)
 

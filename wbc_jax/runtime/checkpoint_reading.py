@@ -88,7 +88,7 @@ def load_variables(
             report(f"{error.found} ({error.where}); trying the next checkpoint")
             continue
         tops = {name.split("/")[0] for name in info.arrays}
-        prefix = "ema_" if prefer_ema and "ema_params" in tops else ""
+        prefix = "ema_" if prefer_ema and {"ema_params", "ema_batch_stats"} <= tops else ""
         names = [
             name for name in info.arrays if name.split("/")[0] in (f"{prefix}params", f"{prefix}batch_stats")
         ]
