@@ -148,6 +148,14 @@ def test_endpoint_shapes_at_224() -> None:
     assert (cut["resnet"], cut["densenet"], cut["fused"]) == ((14, 14, 1024), (14, 14, 1024), (14, 14, 512))
 
 
+@pytest.mark.parametrize(("size", "map_size"), [(64, 8), (96, 12)])
+def test_tiny_scam_ends_with_an_eighth_of_the_image(size: int, map_size: int) -> None:
+    shapes = {n: s[1:] for n, s, _ in summarise(create_model("scam_tiny", num_classes=5), size).endpoints}
+    assert shapes["resnet"] == (map_size, map_size, 128)
+    assert shapes["densenet"][:2] == (map_size, map_size)
+    assert shapes["attended"] == (map_size, map_size, 128)
+
+
 @pytest.mark.parametrize("size", [161, 97])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
 def test_stage_shapes_at_odd_sizes_are_torchvisions(name: str, size: int) -> None:

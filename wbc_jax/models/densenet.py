@@ -59,16 +59,19 @@ class _DenseLayer(_NormReluConv):
 class _Transition(_NormReluConv):
     """1x1 to half the channels, then 2x2 average pooling (after the convolution)."""
 
+    pool: bool = True
+
     @nn.compact
     def __call__(self, x: jax.Array, moments: Moments | None, *, frozen: bool) -> jax.Array:
-        if min(x.shape[1:3]) < 2:
+        if self.pool and min(x.shape[1:3]) < 2:
             raise UsageError(
                 f"a {x.shape[1]}x{x.shape[2]} map at {self.name}",
                 expected="at least 2x2 before each halving",
                 where="model(images)",
                 remedy="use larger images (32 px or more; 16 px for densenet_tiny)",
             )
-        return avg_pool(self.step(x, "", self.features, 1, frozen, moments))
+        y = self.step(x, "", self.features, 1, frozen, moments)
+        return avg_pool(y) if self.pool else y
 
 
 class DenseNet(nn.Module):
@@ -93,6 +96,8 @@ class DenseNet(nn.Module):
     stem_kernel: int = 7
     stem_stride: int = 2
     stem_pool: bool = True
+    last_transition_pool: bool = True
+    """False: the last transition keeps the size of its map."""
     final_norm: bool = True
     """False: the trunk ends at the raw output of its last block, as where a pretrained one is cut short."""
     dtype: DTypeLike = jnp.float32
@@ -131,7 +136,11 @@ class DenseNet(nn.Module):
             x = record(self, endpoints, f"block{block}", x)
             if block < last:
                 transition = _Transition(
-                    x.shape[-1] // 2, self.dtype, self.bn_axis_name, name=f"transition{block}"
+                    x.shape[-1] // 2,
+                    self.dtype,
+                    self.bn_axis_name,
+                    pool=self.last_transition_pool or block < last - 1,
+                    name=f"transition{block}",
                 )
                 x = record(self, endpoints, f"transition{block}", transition(x, moments, frozen=frozen))
         if self.final_norm:
@@ -189,5 +198,6 @@ DENSENETS: dict[str, dict[str, Any]] = {
         "growth": 24,
         "width": 32,
         "stem_kernel": 3,
+        "last_transition_pool": False,
     },
 }

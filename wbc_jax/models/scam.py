@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from wbc_jax.errors import UsageError
 from wbc_jax.models.attention import Attention, AttentionName
 from wbc_jax.models.densenet import DENSENETS, DenseNet
 from wbc_jax.models.endpoints import Endpoints, record
@@ -64,6 +65,13 @@ class SCAM(nn.Module):
                 self.projection_features, use_bias=True, dtype=self.dtype, name=f"project_{branch}"
             )
             projected.append(record(self, endpoints, f"project_{branch}", project(x)))
+        if len({x.shape for x in projected}) > 1:
+            raise UsageError(
+                f"branches that end with maps of {' and '.join(str(x.shape[1:3]) for x in projected)}",
+                expected="maps of the same size",
+                where=f"resnet_name={self.resnet_name!r}, densenet_name={self.densenet_name!r}",
+                remedy="combine full networks with each other, or resnet_tiny with densenet_tiny",
+            )
         if len(projected) == 1:
             fused = projected[0]
         elif self.fusion == "concat":
@@ -90,7 +98,9 @@ class SCAM(nn.Module):
         end = f"stage{len(sizes)}"
         if branch == "resnet":
             return ResNet(**{**fields, key: sizes, **shared}), end
-        return DenseNet(**{**fields, key: sizes, "final_norm": self.cut == "last", **shared}), end
+        # What a preset says of its last transition does not hold for the one that a cut makes the last.
+        ending = {} if self.cut == "last" else {"final_norm": False, "last_transition_pool": True}
+        return DenseNet(**{**fields, key: sizes, **ending, **shared}), end
 
 
 SCAMS: dict[str, dict[str, Any]] = {
