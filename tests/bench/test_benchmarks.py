@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,13 @@ from wbc_jax.bench.step import StepOptions, run_step
 from wbc_jax.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"warmup_steps": 1, "timed_steps": 2, "repeats": 2, "batch_size": 4, "image_size_px": 32}
+QUICK: dict[str, Any] = {
+    "warmup_steps": 1,
+    "timed_steps": 2,
+    "repeats": 2,
+    "batch_size": 4,
+    "image_size_px": 32,
+}
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -64,8 +71,8 @@ def test_end_to_end_trains_on_the_same_batches_from_either_loader(tmp_path: Path
 
 
 def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:
-    """The step and the comparison need jax, flax, optax, numpy, and for the twins torch."""
-    lacking = ("grain", "tensorflow_datasets", "orbax", "tyro", "rich", "PIL", "safetensors", "sklearn")
+    """The step and the comparison need jax, flax (which brings rich), optax, numpy, for the twins torch and safetensors."""
+    lacking = ("grain", "tensorflow_datasets", "orbax", "tyro", "PIL", "sklearn")
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         f"for name in {lacking!r}: sys.modules[name] = None\n"

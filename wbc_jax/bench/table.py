@@ -1,8 +1,11 @@
-"""Measurements on the terminal, by rich where it is installed."""
+"""Measurements on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
 
 from wbc_jax.bench.schema import Machine, Row
 
@@ -45,25 +48,12 @@ def print_rows(machine: Machine, rows: Sequence[Row]) -> None:
     if len(rows) <= _MOST_ABREAST:
         lines = [list(line) for line in zip(*lines, strict=True)]
     title = f"{machine.device}, {machine.backend}, {machine.threads} CPU threads"
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:  # a bare accelerator image
-        _print_plain(title, lines)
-        return
     table = Table(title=title, title_justify="left", box=None)
     for index, heading in enumerate(lines[0]):
         table.add_column(heading, justify="right" if index else "left")
     for line in lines[1:]:
         table.add_row(*line)
     Console().print(table, highlight=False)
-
-
-def _print_plain(title: str, lines: list[list[str]]) -> None:
-    print(title)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 def _cell(value: object, form: str) -> str:
