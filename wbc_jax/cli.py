@@ -73,11 +73,10 @@ def _overview() -> str:
     )
 
 
-def _parse(cls: type[T], command: str, arguments: list[str], default: T | None = None) -> T:
+def _parse(cls: type[T], command: str, arguments: list[str]) -> T:
     import tyro
 
-    extra = {} if default is None else {"default": default}
-    return tyro.cli(cls, prog=f"wbc-jax {command}", args=arguments, compact_help=False, **extra)
+    return tyro.cli(cls, prog=f"wbc-jax {command}", args=arguments, compact_help=False)
 
 
 def _positional(hint: Any) -> Any:
