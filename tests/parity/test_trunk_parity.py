@@ -27,6 +27,10 @@ from wbc_jax.weights.merge import flatten
 TOLERANCE = 1e-4
 NUM_CLASSES = 5
 ARCHITECTURES = ("resnet18", "resnet50", "densenet121")
+KINK_TOLERANCE = 1e-2
+"""Relative norm of the difference of a whole network's gradients. Among a million activations one or two lie so
+near a ReLU's kink, or are so nearly a window's second largest, that rounding decides their gradient; measured up to
+3e-3. Single blocks, where that does not happen, are held to TOLERANCE in test_block_gradients.py."""
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 """Halves the compile time (densenet121's training pass: 13 s of CPU time to 6 s); evaluation compiles in full."""
@@ -203,9 +207,9 @@ def assert_gradients(pair: Pair, train: bool) -> None:
     ours = flatten({"params": grads})
     assert ours.keys() == expected.keys()
     differences = {
-        path: twins.largest_difference(ours[path], grad) / max(float(np.abs(grad).max()), 1.0)
+        path: float(np.linalg.norm(np.asarray(ours[path]) - grad) / np.linalg.norm(grad))
         for path, grad in expected.items()
     }
-    wrong = {path: value for path, value in differences.items() if value > TOLERANCE}
+    wrong = {path: value for path, value in differences.items() if value > KINK_TOLERANCE}
     assert not wrong
     assert all(np.any(np.abs(grad) > 1e-3) for grad in expected.values())
