@@ -208,12 +208,14 @@ def _relations(config: Config) -> Iterator[Problem]:
 
 def _sizes(config: Config, facts: Facts) -> Iterator[Problem]:
     batch_size = config.train.batch_size
-    devices = config.runtime.num_devices or facts.num_devices
-    if facts.num_devices is not None and (config.runtime.num_devices or 0) > facts.num_devices:
+    asked, present = config.runtime.num_devices, facts.num_devices
+    devices = asked or present
+    if asked is not None and present is not None and asked > present:
+        devices = present
         yield Problem(
             path="runtime.num_devices",
-            value=config.runtime.num_devices,
-            rule=f"exceeds the {facts.num_devices} present",
+            value=asked,
+            rule=f"exceeds the {present} present",
             suggestion="leave it out to use all",
         )
     if devices is not None:
