@@ -25,7 +25,7 @@ from wbc_jax.config import (
 def paper() -> Config:
     """SCAM at full size from random weights, 224 px, RAdam 1e-3, mixup 0.2."""
     return Config(
-        data=DataConfig(dataset="pbc", task="wbc5", image_size_px=224, store_size_px=256),
+        data=DataConfig(dataset="pbc", image_size_px=224, store_size_px=256),
         model=ModelConfig(name="scam", dropout_rate=0.5),
         optim=OptimConfig(name="radam", learning_rate=1e-3, schedule="constant"),
         augment=AugmentConfig(mixup_alpha=0.2),
@@ -43,7 +43,7 @@ def finetune() -> Config:
 def tiny() -> Config:
     """Small SCAM at 64 px from random weights: real images in minutes on two CPU cores."""
     return Config(
-        data=DataConfig(dataset="pbc", task="wbc5", image_size_px=64, store_size_px=72),
+        data=DataConfig(dataset="pbc", image_size_px=64, store_size_px=72),
         model=ModelConfig(name="scam_tiny", dropout_rate=0.2),
         optim=OptimConfig(
             name="radam", learning_rate=2e-3, schedule="cosine", weight_decay=1e-2, ema_decay=0.99

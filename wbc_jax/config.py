@@ -23,7 +23,8 @@ class DataConfig:
     cache_dir: str | None = None
     """Folder for prepared stores; None: $WBC_CACHE_DIR, else the user's cache directory."""
     task: TaskName = "native"
-    """Output classes: the data set's own, or a task of the papers that gathers or leaves out classes."""
+    """Output classes: the data set's own, as far as its supplied split covers them (five of PBC's eight), or a task
+    of the papers that gathers or leaves out classes."""
     split: SplitProtocol = "auto"
     """given: train/val/test as supplied; given_test: supplied test, the rest 3:1; random_311, random_622:
     stratified shares; auto: the protocol that the papers use for this data set."""

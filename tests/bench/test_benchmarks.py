@@ -71,7 +71,7 @@ def test_end_to_end_trains_on_the_same_batches_from_either_loader(tmp_path: Path
 
 
 def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:
-    """The step and the comparison need jax, flax (which brings rich), optax, numpy, for the twins torch and safetensors."""
+    """Step and comparison need jax, flax (which brings rich), optax and numpy; the twins torch and safetensors."""
     lacking = ("grain", "tensorflow_datasets", "orbax", "tyro", "PIL", "sklearn")
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"

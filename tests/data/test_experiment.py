@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -104,9 +105,16 @@ def test_another_laboratory_without_a_common_class_is_refused(folder: Path) -> N
 
 
 @pytest.mark.real_data
-def test_real_five_classes_follow_the_official_split(data_dir: Path, cache_dir: Path) -> None:
-    config = DataConfig(dataset="pbc", raw_dir=str(data_dir), task="wbc5", image_size_px=16, store_size_px=16)
+def test_real_cells_follow_the_official_split_of_five_classes_or_a_random_one_of_eight(
+    data_dir: Path, cache_dir: Path
+) -> None:
+    config = DataConfig(dataset="pbc", raw_dir=str(data_dir), image_size_px=16, store_size_px=16)
     experiment = load_experiment(config)
+    assert experiment.task.class_names == TASKS["wbc5"].class_names
+    eight = load_experiment(dataclasses.replace(config, task="pbc8"))
+    assert eight.split.protocol == "random_622"
+    assert eight.task.num_classes == 8
+    assert load_experiment(dataclasses.replace(config, task="wbc5")).split.digest == experiment.split.digest
     assert experiment.split.protocol == "given"
     assert [len(experiment.part(name).rows) for name in PARTS] == [6115, 1028, 500]
     assert experiment.summary().startswith("pbc: 6115 train")

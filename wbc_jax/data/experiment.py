@@ -177,17 +177,13 @@ def _protocol(data: DataConfig, store: PackedStore) -> str:
     if data.split != "auto":
         return data.split
     supplied = {str(name) for name in np.unique(store.samples.source_splits)} - {""}
-    labels = _has_label(data, store)
+    if data.task == "native":
+        return default_protocol(data.dataset, supplied)
     # A supplied split counts only when it covers the classes asked for: WBCAtt's leaves three of PBC's eight out.
+    labels = label_map(TASKS[data.task], store.samples.cell_classes)[store.samples.cell_class] >= 0
     classes = set(store.samples.cell_class[labels].tolist())
     covered = set(store.samples.cell_class[labels & (store.samples.source_splits == "train")].tolist())
     return default_protocol(data.dataset, supplied if covered == classes else set())
-
-
-def _has_label(data: DataConfig, store: PackedStore) -> np.ndarray:
-    if data.task == "native":
-        return np.ones(len(store.samples), bool)
-    return label_map(TASKS[data.task], store.samples.cell_classes)[store.samples.cell_class] >= 0
 
 
 def _task(data: DataConfig, store: PackedStore, protocol: str) -> Task:
