@@ -23,6 +23,7 @@ MACHINE = Machine(
     device_detail="",
     backend="cpu",
     threads=2,
+    load_average=0.1,
     xla_flags="",
     versions="jax 1; flax 2",
 )
@@ -101,3 +102,9 @@ def test_the_table_shows_what_is_known_and_leaves_out_empty_columns(
     assert printed.count("resnet50") == count
     assert "24,000.0" in printed
     assert "peer" not in printed
+    assert "busy" not in printed
+
+
+def test_a_busy_cpu_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(dataclasses.replace(MACHINE, load_average=1.2), [ROW])
+    assert "load average 1.2" in capsys.readouterr().out

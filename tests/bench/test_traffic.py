@@ -84,6 +84,7 @@ def _machine(device: str, backend: str) -> Machine:
         device_detail="",
         backend=backend,
         threads=2,
+        load_average=0.1,
         xla_flags="",
         versions="",
     )

@@ -32,6 +32,8 @@ class Machine:
     """cpu, gpu or tpu."""
     threads: int
     """CPU threads that this process may use."""
+    load_average: float | None
+    """Processes that wanted a CPU in the minute before; CPU rates measured beside others' work mean little."""
     xla_flags: str
     versions: str
 
@@ -110,6 +112,7 @@ def describe_machine() -> Machine:
         device_detail=_gpu_detail() if backend == "gpu" else platform.platform(),
         backend=backend,
         threads=thread_count(),
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         xla_flags=facts["xla_flags"] or "",
         versions=_versions(facts["versions"], facts["python"]),
     )

@@ -38,6 +38,8 @@ _SHOWN: tuple[tuple[str, str, str], ...] = (
 
 _MOST_ABREAST = 4
 """Up to so many measurements stand side by side, a line for each figure; more of them get a line each."""
+_QUIET_LOAD = 0.5
+"""Load average per thread up to which a CPU counts as free."""
 
 
 def print_rows(machine: Machine, rows: Sequence[Row]) -> None:
@@ -53,7 +55,14 @@ def print_rows(machine: Machine, rows: Sequence[Row]) -> None:
         table.add_column(heading, justify="right" if index else "left")
     for line in lines[1:]:
         table.add_row(*line)
-    Console().print(table, highlight=False)
+    console = Console()
+    console.print(table, highlight=False)
+    if machine.backend == "cpu" and (machine.load_average or 0.0) > _QUIET_LOAD * machine.threads:
+        console.print(
+            f"The CPU was busy before this began (load average {machine.load_average:.1f}): "
+            "measure again on a quiet machine.",
+            highlight=False,
+        )
 
 
 def _cell(value: object, form: str) -> str:
