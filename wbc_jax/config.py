@@ -187,7 +187,7 @@ class RuntimeConfig:
     num_devices: int | None = None
     """Devices to use; None: all."""
     compile_cache: bool = True
-    """Keep compiled programs in the cache directory, so that the next start is faster."""
+    """Keep compiled programs in the cache directory, so that the next start is faster; accelerators only."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,7 +143,7 @@ def test_divergence_stops_with_its_own_code_and_keeps_the_last_good_state(
     )  # fmt: skip
     report = json.loads((path / "nonfinite.json").read_text())
     assert len(report["images"]) == 16
-    assert "not finite at step" in output
+    assert "is not finite at step" in output
     leaves = jax.tree.leaves(load_variables(path / "checkpoints", which="latest"))
     assert all(np.isfinite(leaf).all() for leaf in leaves)
 

@@ -309,12 +309,14 @@ def _initial_state(config: Config, model: Any, tx: Any, mesh: Any) -> TrainState
         (chosen.pretrained_resnet, "resnet50", "resnet"),
         (chosen.pretrained_densenet, "densenet121", "densenet"),
     )
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    for path, architecture, prefix in sources:
-        if path is not None:
+    given = [(path, architecture, prefix) for path, architecture, prefix in sources if path is not None]
+    if given:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        for path, architecture, prefix in given:
             variables, report = load_pretrained_into(variables, path, architecture, prefix)
             print(report)
-    return replicate(with_variables(state, variables), mesh)
+        state = with_variables(state, variables)
+    return replicate(state, mesh)
 
 
 def _resident_batches(

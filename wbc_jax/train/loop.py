@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from wbc_jax.errors import DivergedError
 from wbc_jax.train.state import TrainState
@@ -181,7 +182,7 @@ def run_loop(
         saving = stopping or plan.ends_epoch(step) or _due(step, plan.save_every_steps)
         logging = plan.ends_epoch(step) or _due(step, plan.log_every_steps)
         # Reading sums back is the only point where the host waits for the device. A state is saved only after
-        # its own losses were read and found finite, so a checkpoint is always a good one.
+        # its own losses were read and found finite, and its parameters too: a checkpoint is always a good one.
         if saving or logging or len(pending) >= plan.log_every_steps:
             with timer.measure("step"):
                 _read_back(pending, windows, step, plan, describe_step)
@@ -193,6 +194,9 @@ def run_loop(
             observer.row(_epoch_row(windows.epoch, step, plan))
             windows.epoch = {}
         if saving:
+            # Finite losses do not vouch for what their update made of the state.
+            if not jax.device_get(_all_finite((state.params, state.batch_stats))):
+                raise Diverged(step, {"nonfinite_state": 1.0}, describe_step(step - 1))
             with timer.measure("checkpoint"):
                 checkpoints.save(step, state, {"windows": dataclasses.asdict(windows)})
         if plan.is_validation(step) and not stopping:
@@ -202,6 +206,12 @@ def run_loop(
             reason = "interrupted"
             break
     return LoopOutcome(reason=reason, state=state, step=step, best_step=scores.best_step)
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats])) if floats else jnp.array(True)
 
 
 def _due(step: int, every: int | None) -> bool:
@@ -242,7 +252,7 @@ class Diverged(DivergedError):
             **sample,
         }
         super().__init__(
-            f"loss or gradient is not finite at step {step}",
+            f"loss, gradient or state is not finite at step {step}",
             expected="finite numbers",
             where="nonfinite.json in the run directory names the images of that step",
             remedy="lower optim.learning_rate, set optim.clip_norm, or train.skip_nonfinite_updates; "
