@@ -72,8 +72,8 @@ def train(request: RunRequest) -> int:
         return _say_finished(request.run_dir)
     config = request.config
     require_valid(config, replace(facts, num_devices=jax.device_count()))
-    # On CPU a program read back from the cache can hang its process for good (seen with jaxlib 0.10.1 in two of
-    # eight starts, inside the deserialisation), and compiling anew takes seconds: accelerators only.
+    # On CPU a program read back from the cache can hang its process for good (seen twice with jaxlib 0.10.1, inside
+    # the deserialisation), and compiling anew takes seconds: accelerators only.
     if config.runtime.compile_cache and jax.default_backend() != "cpu":
         enable_compile_cache(cache_root(config.data.cache_dir))
     experiment = load_experiment(config.data)
