@@ -50,6 +50,7 @@ PURE = (
     "train/schedules.py",
     "train/state.py",
     "train/steps.py",
+    "evaluate/attributes.py",
     "evaluate/confusion.py",
     "evaluate/calibration.py",
     "explain/grad_cam.py",
