@@ -12,7 +12,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from wbc_jax.catalog import ABSENT, ATTRIBUTES
 from wbc_jax.errors import UsageError
+from wbc_jax.evaluate.attribute_figures import attribute_confusion_figure
+from wbc_jax.evaluate.attribute_report import AttributeEvaluation, evaluate_attributes
+from wbc_jax.evaluate.attribute_tables import attribute_overall_table, attribute_table, write_attribute_csv
+from wbc_jax.evaluate.attributes import fit_baselines
 from wbc_jax.evaluate.figures import draw_all, training_figure
 from wbc_jax.evaluate.predictions import columns, prediction_rows, write_predictions
 from wbc_jax.evaluate.report import evaluate_predictions
@@ -81,3 +86,48 @@ def test_tables_name_every_class_and_show_intervals(tmp_path: Path) -> None:
     assert all(name in text for name in (*NAMES, "95 % interval", "Matthews"))
     write_class_csv(evaluation, tmp_path / "c.csv")
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 4
+
+
+def attribute_evaluation() -> AttributeEvaluation:
+    random = np.random.default_rng(1)
+    sizes = [len(attribute.values) for attribute in ATTRIBUTES]
+    truth = np.stack([random.integers(0, size, 40) for size in sizes], axis=1)
+    truth[:4] = ABSENT
+    labels = random.integers(0, 3, 40)
+    probabilities = np.concatenate([random.dirichlet(np.ones(size), 40) for size in sizes], axis=1)
+    baselines = fit_baselines(labels, truth, 3)
+    evaluation = evaluate_attributes(truth, probabilities, labels, baselines, bootstrap_samples=20)
+    assert evaluation is not None
+    return evaluation
+
+
+def test_attribute_tables_show_baselines_and_the_distance_to_the_published_one(tmp_path: Path) -> None:
+    evaluation = attribute_evaluation()
+    console = Console(file=io.StringIO(), width=100)
+    console.print(attribute_overall_table(evaluation, "test"), attribute_table(evaluation))
+    text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert all(attribute.name.split("_")[0] in text for attribute in ATTRIBUTES)
+    points = 94.09 - 100 * evaluation.overall["attribute_accuracy"]
+    assert f"{points:.2f} points below the published 94.09%" in text
+    for baseline in evaluation.baselines.values():
+        assert f"{baseline['attribute_accuracy']:.4f}" in text
+    write_attribute_csv(evaluation, tmp_path / "a.csv")
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [row["attribute"] for row in rows] == [*(a.name for a in ATTRIBUTES), "mean"]
+    assert {row["support"] for row in rows} == {"36"}
+    for column, overall in (("accuracy", "attribute_accuracy"), ("hard_auc", "attribute_hard_auc")):
+        assert float(rows[-1][column]) == pytest.approx(evaluation.overall[overall], abs=1e-6)
+    assert float(rows[-1]["class_only_accuracy"]) == pytest.approx(
+        np.mean([float(row["class_only_accuracy"]) for row in rows[:-1]]), abs=1e-6
+    )
+
+
+def test_attribute_matrices_are_drawn_with_their_numbers(tmp_path: Path) -> None:
+    evaluation = attribute_evaluation()
+    path = attribute_confusion_figure(evaluation, tmp_path / "attributes.png")
+    with Image.open(path) as figure:
+        assert np.asarray(figure.convert("L")).std() > 5
+    rows = list(csv.DictReader((tmp_path / "attributes.csv").read_text().splitlines()))
+    assert len(rows) == sum(len(attribute.values) ** 2 for attribute in ATTRIBUTES)
+    counted = [int(row["count"]) for row in rows if row["attribute"] == "granule_type"]
+    assert counted == evaluation.counts[8].ravel().tolist()
