@@ -26,14 +26,40 @@ SMALL: dict[str, dict[str, Any]] = {
     "densenet_tiny": {"width": 8, "growth": 4, "block_sizes": (2, 2)},
     "densenet121": {"width": 8, "growth": 4, "block_sizes": (2, 1)},
     "scam_tiny": {"projection_features": 32, "hidden_features": 16, "cut": "14"},
+    "epsanet_tiny": {"stage_sizes": (1, 2)},
+    "map_tiny": {"feature_units": 8},
+    "daffnet_tiny": {"semantic_units": 8, "map_gradient": True, "freeze_map": False},
 }
 # Depth repeats the same blocks: one of each is enough where only the contract is looked at.
 SHALLOW: dict[str, dict[str, Any]] = {
     "resnet": {"stage_sizes": (1, 1, 1, 1)},
     "densenet": {"block_sizes": (1, 1, 1, 1)},
     "scam": {"resnet_name": "resnet_tiny", "densenet_name": "densenet_tiny"},
+    "epsanet": {"stage_sizes": (1, 1, 1, 1)},
+    "map": {"trunk_name": "resnet_tiny"},
+    "daffnet": {"semantic_name": "epsanet_tiny", "map_name": "map_tiny"},
 }
-HEADS = {"resnet": "fc", "densenet": "classifier", "scam": "logits"}
+HEADS = {
+    "resnet": "fc",
+    "epsanet": "fc",
+    "densenet": "classifier",
+    "scam": "logits",
+    "map": "logits",
+    "daffnet": "logits",
+}
+# Endpoints that a network of each kind has at least, maps and vectors.
+MAPS = {
+    "resnet": {"stem", "stage1", "stage4"},
+    "epsanet": {"stem", "stage1", "stage4"},
+    "densenet": {"stem", "block1", "transition1"},
+    "scam": {"attended", "fused", "resnet", "densenet"},
+    "map": {"trunk/stem", "trunk/stage4"},
+    "daffnet": {"semantic/stage4", "map/trunk/stage4"},
+}
+VECTORS = {
+    "map": {"features", "attribute_logits", "pre_logits"},
+    "daffnet": {"semantic", "attribute_logits", "morphology_code", "pre_logits"},
+}
 
 
 # These programs are small and run once: optimising them would take most of the time.
@@ -68,9 +94,8 @@ def test_logits_endpoints_and_head(name: str) -> None:
     vectors = {n: e for n, e in endpoints.items() if n not in maps}
     assert {e.dtype for e in maps.values()} == {jnp.dtype("bfloat16")}
     assert {e.dtype for e in vectors.values()} == {jnp.dtype("float32")}
-    assert {"pooled", "pre_logits"} <= set(vectors)
-    last = {"resnet": {"stem", "stage1", "stage4"}, "densenet": {"stem", "block1", "transition1"}}
-    assert last.get(kind, {"attended", "fused", "resnet", "densenet"}) <= set(maps)
+    assert VECTORS.get(kind, {"pooled", "pre_logits"}) <= set(vectors)
+    assert MAPS[kind] <= set(maps)
 
     def train(variables: Any) -> Any:
         rngs = {"dropout": jax.random.key(0)}
@@ -97,14 +122,17 @@ def test_every_parameter_learns(name: str, dtype: Any) -> None:
     @compiled
     @jax.grad
     def differentiate(params: Any) -> jax.Array:
-        (logits, _), _ = model.apply(
+        (logits, endpoints), _ = model.apply(
             {**variables, "params": params},
             images(),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(2)},
         )
-        return -jax.nn.log_softmax(logits)[jnp.arange(4), jnp.arange(4) % 3].mean()
+        class_loss = -jax.nn.log_softmax(logits)[jnp.arange(4), jnp.arange(4) % 3].mean()
+        if "attribute_logits" not in endpoints:
+            return class_loss
+        return class_loss + jnp.square(endpoints["attribute_logits"] - 1.0).mean()
 
     for path, leaf in traverse_util.flatten_dict(differentiate(variables["params"]), sep="/").items():
         assert leaf.dtype == jnp.float32, path

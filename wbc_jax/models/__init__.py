@@ -8,12 +8,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from flax import linen as nn
 
 from wbc_jax.errors import UsageError
+from wbc_jax.models.daffnet import DAFFNETS, DAFFNet
 from wbc_jax.models.densenet import DENSENETS, DenseNet
+from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS, MorphologyPredictor
 from wbc_jax.models.resnet import RESNETS, ResNet
 from wbc_jax.models.scam import SCAM, SCAMS
 
 _MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     **{name: (SCAM, fields) for name, fields in SCAMS.items()},
+    **{name: (DAFFNet, fields) for name, fields in DAFFNETS.items()},
+    **{name: (MorphologyPredictor, fields) for name, fields in MORPHOLOGY_PREDICTORS.items()},
     **{name: (ResNet, fields) for name, fields in RESNETS.items()},
     **{name: (DenseNet, fields) for name, fields in DENSENETS.items()},
 }
@@ -39,7 +43,7 @@ def create_model(name: str, *, num_classes: int | None, **fields: Any) -> nn.Mod
 
     Args:
         name: one of `list_models()`.
-        num_classes: outputs of the head; None for a ResNet or DenseNet that returns its endpoints only.
+        num_classes: outputs of the head; None for a trunk that returns its endpoints only.
         **fields: the network's options, see `model_fields(name)`. All take `dtype` (activations) and
             `bn_axis_name` (a pmap axis).
 

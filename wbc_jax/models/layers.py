@@ -160,12 +160,13 @@ class Linear(nn.Module):
 
     features: int
     zero_bias: bool = False
+    kernel_init: Initializer = torch_default
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # (B, C) -> (B, F)
         fan_in = x.shape[-1]
         bias_init = nn.initializers.zeros if self.zero_bias else torch_default_bias(fan_in)
-        kernel = self.param("kernel", torch_default, (fan_in, self.features), jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, (fan_in, self.features), jnp.float32)
         bias = self.param("bias", bias_init, (self.features,), jnp.float32)
         return x.astype(jnp.float32) @ kernel + bias[None, :]
 

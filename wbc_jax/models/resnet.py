@@ -1,14 +1,19 @@
-"""ResNet (He et al. 2016) as torchvision builds it: v1.5, the stride in the 3x3 convolution of a bottleneck."""
+"""ResNet (He et al. 2016) as torchvision builds it: v1.5, the stride in the 3x3 convolution of a bottleneck.
+
+EPSANet (Zhang et al. 2021) is a ResNet whose 3x3 convolutions are pyramid squeeze attentions; DAFFNet adds CBAM's
+spatial gate to it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from wbc_jax.models.attention import SpatialGate, scale_positions
 from wbc_jax.models.endpoints import Endpoints, record
 from wbc_jax.models.layers import (
     BatchNorm,
@@ -19,6 +24,10 @@ from wbc_jax.models.layers import (
     kaiming_fan_out,
     max_pool,
 )
+from wbc_jax.models.psa import PyramidSqueezeAttention
+
+Mixing = Literal["conv", "psa"]
+Norm = Literal["batch", "folded"]
 
 
 class _Block(nn.Module):
@@ -27,6 +36,10 @@ class _Block(nn.Module):
     width: int
     stride: int
     bottleneck: bool
+    mixing: Mixing
+    psa_groups: tuple[int, ...]
+    spatial_gate: bool
+    norm: Norm
     dtype: DTypeLike
     bn_axis_name: str | None
 
@@ -34,17 +47,31 @@ class _Block(nn.Module):
     def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
         def conv(y: jax.Array, name: str, features: int, size: int, stride: int) -> jax.Array:
             return Conv(
-                features, size, stride, size // 2, kernel_init=kaiming_fan_out, dtype=self.dtype, name=name
+                features,
+                size,
+                stride,
+                size // 2,
+                use_bias=self.norm == "folded",
+                kernel_init=kaiming_fan_out,
+                dtype=self.dtype,
+                name=name,
             )(y)
 
+        def mix(y: jax.Array) -> jax.Array:
+            if self.mixing == "conv":
+                return conv(y, "conv2", self.width, 3, self.stride)
+            return PyramidSqueezeAttention(self.stride, self.psa_groups, self.dtype, name="psa")(y)
+
         def norm(y: jax.Array, name: str) -> jax.Array:
+            if self.norm == "folded":
+                return y
             bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name=name)
             return bn(y, use_running_average=use_running_average)
 
         if self.bottleneck:
             features = 4 * self.width
             y = nn.relu(norm(conv(x, "conv1", self.width, 1, 1), "bn1"))
-            y = nn.relu(norm(conv(y, "conv2", self.width, 3, self.stride), "bn2"))
+            y = nn.relu(norm(mix(y), "bn2"))
             y = norm(conv(y, "conv3", features, 1, 1), "bn3")
         else:
             features = self.width
@@ -52,6 +79,9 @@ class _Block(nn.Module):
             y = norm(conv(y, "conv2", features, 3, 1), "bn2")
         if self.stride != 1 or x.shape[-1] != features:
             x = norm(conv(x, "downsample_conv", features, 1, self.stride), "downsample_bn")
+        if self.spatial_gate:
+            gate = SpatialGate(self.bn_axis_name, name="spatial_gate")
+            y = scale_positions(y, gate(y, use_running_average=use_running_average))
         return nn.relu(x + y)
 
 
@@ -74,6 +104,14 @@ class ResNet(nn.Module):
     stem_pool: bool = True
     last_stride: int = 2
     """Stride of the fourth stage; 1 keeps its map twice as large."""
+    mixing: Mixing = "conv"
+    """What a bottleneck has between its 1x1 convolutions: a 3x3 convolution or pyramid squeeze attention."""
+    psa_groups: tuple[int, ...] = (1, 4, 8, 16)
+    """Groups of the attention's four convolutions."""
+    spatial_gate: Literal["none", "block", "last"] = "none"
+    """CBAM's spatial gate: in each block behind its last norm, or once behind the last stage."""
+    norm: Norm = "batch"
+    """`folded`: no BatchNorm, each convolution has a bias; see `wbc_jax.models.fold`."""
     dtype: DTypeLike = jnp.float32
     """Activation dtype; parameters, statistics and logits are float32."""
     bn_axis_name: str | None = None
@@ -95,12 +133,15 @@ class ResNet(nn.Module):
             self.stem_kernel,
             self.stem_stride,
             self.stem_kernel // 2,
+            use_bias=self.norm == "folded",
             kernel_init=kaiming_fan_out,
             dtype=self.dtype,
             name="conv1",
         )(images)
-        bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name="bn1")
-        x = record(self, endpoints, "stem", nn.relu(bn(x, use_running_average=frozen)))
+        if self.norm == "batch":
+            bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name="bn1")
+            x = bn(x, use_running_average=frozen)
+        x = record(self, endpoints, "stem", nn.relu(x))
         if self.stem_pool:
             x = max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):
@@ -109,12 +150,20 @@ class ResNet(nn.Module):
                     width=self.width * 2 ** (stage - 1),
                     stride=self._stride(stage) if index == 0 else 1,
                     bottleneck=self.bottleneck,
+                    mixing=self.mixing,
+                    psa_groups=self.psa_groups,
+                    spatial_gate=self.spatial_gate == "block",
+                    norm=self.norm,
                     dtype=self.dtype,
                     bn_axis_name=self.bn_axis_name,
                     name=f"layer{stage}_{index}",
                 )
                 x = block(x, use_running_average=frozen)
             x = record(self, endpoints, f"stage{stage}", x)
+        if self.spatial_gate == "last":
+            gate = SpatialGate(self.bn_axis_name, name="spatial_gate")(x, use_running_average=frozen)
+            endpoints["spatial_gate"] = gate
+            x = record(self, endpoints, "attended", scale_positions(x, gate))
         if self.num_classes is None:
             return endpoints
         pooled = record(self, endpoints, "pooled", global_average_pool(x))
@@ -125,12 +174,23 @@ class ResNet(nn.Module):
         return {1: 1, 4: self.last_stride}.get(stage, 2)
 
 
+_BOTTLENECK_TINY: dict[str, Any] = {
+    "stage_sizes": (1, 1, 1, 1),
+    "bottleneck": True,
+    "width": 16,
+    "stem_kernel": 3,
+    "stem_pool": False,
+    "last_stride": 1,
+}
+
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False},
     "resnet34": {"stage_sizes": (3, 4, 6, 3), "bottleneck": False},
     "resnet50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True},
     "resnet101": {"stage_sizes": (3, 4, 23, 3), "bottleneck": True},
     "resnet152": {"stage_sizes": (3, 8, 36, 3), "bottleneck": True},
+    "epsanet50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True, "mixing": "psa"},
+    "epsanet101": {"stage_sizes": (3, 4, 23, 3), "bottleneck": True, "mixing": "psa"},
     # For 64-96 px on a CPU: the map ends at an eighth of the image, 8x8 for 64 px, fine enough for attention and
     # for Grad-CAM to tell the cell from its surroundings.
     "resnet_tiny": {
@@ -141,4 +201,6 @@ RESNETS: dict[str, dict[str, Any]] = {
         "stem_pool": False,
         "last_stride": 1,
     },
+    "resnet_bottleneck_tiny": _BOTTLENECK_TINY,
+    "epsanet_tiny": {**_BOTTLENECK_TINY, "mixing": "psa", "psa_groups": (1, 2, 4, 4)},
 }
