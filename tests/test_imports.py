@@ -53,6 +53,7 @@ PURE = (
     "evaluate/attributes.py",
     "evaluate/confusion.py",
     "evaluate/calibration.py",
+    "explain/attributes.py",
     "explain/grad_cam.py",
 )
 PURE_LIBRARIES = {"jax", "flax", "optax", "numpy", "chex", "wbc_jax"}

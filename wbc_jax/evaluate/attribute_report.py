@@ -14,6 +14,7 @@ import numpy as np
 from wbc_jax.catalog import ABSENT, ATTRIBUTES, Attribute
 from wbc_jax.evaluate import attributes as scoring
 from wbc_jax.evaluate.report import class_auc, mean_auc
+from wbc_jax.models.attribute_groups import GROUP_SLICES
 
 PUBLISHED = {"attribute_accuracy": 0.9409, "attribute_macro_f1": 0.9127}
 """WBCAtt's own baseline, a ResNet50, on its official test of 3,099 images (Tsutsui et al. 2023): the bar."""
@@ -129,7 +130,7 @@ def _per_attribute(
     truth: np.ndarray, probabilities: np.ndarray, counts: tuple[np.ndarray, ...]
 ) -> dict[str, dict[str, float | None]]:
     rows: dict[str, dict[str, float | None]] = {}
-    for column, (attribute, part) in enumerate(zip(ATTRIBUTES, scoring.value_slices(), strict=True)):
+    for column, (attribute, part) in enumerate(zip(ATTRIBUTES, GROUP_SLICES, strict=True)):
         known = truth[:, column] != ABSENT
         if not known.any():
             continue

@@ -8,12 +8,12 @@ values by means weighted with the number of images; the F1 of WBCAtt is the plai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 
 from wbc_jax.catalog import ABSENT, ATTRIBUTES, Attribute
 from wbc_jax.evaluate import confusion
+from wbc_jax.models.attribute_groups import GROUP_SLICES
 
 POSITIVE_VALUES: dict[str, str] = {
     "cell_size": "small",
@@ -31,15 +31,9 @@ SCORES = ("accuracy", "precision", "recall", "specificity", "f1", "macro_f1", "h
 """Scores of one attribute that follow from its counts."""
 
 
-def value_slices() -> tuple[slice, ...]:
-    """Where each attribute's values lie among the 31, in the order of `catalog.ATTRIBUTES`."""
-    ends = list(accumulate(len(attribute.values) for attribute in ATTRIBUTES))
-    return tuple(slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True))
-
-
 def predicted_values(probabilities: np.ndarray) -> np.ndarray:
     """Most probable value of each attribute, int32 `(n, 11)`, of group probabilities `(n, 31)`."""
-    columns = [probabilities[:, part].argmax(axis=1) for part in value_slices()]
+    columns = [probabilities[:, part].argmax(axis=1) for part in GROUP_SLICES]
     return np.stack(columns, axis=1).astype(np.int32)
 
 
