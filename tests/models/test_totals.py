@@ -13,6 +13,7 @@ from flax import traverse_util
 from torch_reference import torchvision_models
 
 from wbc_jax.models import create_model
+from wbc_jax.models.psa import PyramidSqueezeAttention
 from wbc_jax.models.summary import count_parameters, format_summary, summarise
 
 TRUNKS = {
@@ -201,3 +202,57 @@ def test_summary_lists_in_order_of_computation_and_adds_up() -> None:
 def test_count_parameters_counts_arrays_and_shapes() -> None:
     tree = {"a": np.zeros((2, 3)), "b": {"c": jax.ShapeDtypeStruct((4,), jnp.float32), "d": np.zeros(())}}
     assert count_parameters(tree) == 11
+
+
+@pytest.mark.parametrize(
+    ("channels", "total"), [(64, 27_121), (128, 108_450), (256, 433_732), (512, 1_734_792)]
+)
+def test_pyramid_squeeze_attention(channels: int, total: int) -> None:
+    module = PyramidSqueezeAttention()
+    shape = jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32)
+    assert count_parameters(jax.eval_shape(module.init, jax.random.key(0), shape)["params"]) == total
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "total"),
+    [
+        ("epsanet50", 1000, 22_561_715),
+        ("epsanet50", None, 20_512_715),
+        ("epsanet101", 1000, 38_900_279),
+        ("map_resnet50", None, 25_588_063),
+        ("map_resnet50", 5, 25_588_063 + 1001 * 5),
+    ],
+)
+def test_epsanet_and_attribute_predictor(name: str, num_classes: int | None, total: int) -> None:
+    shapes = variable_shapes(create_model(name, num_classes=num_classes))
+    assert count_parameters(shapes["params"]) == total
+
+
+def test_daffnet_by_part() -> None:
+    """The layer table of blocks.md 10."""
+    modules = modules_of(variable_shapes(create_model("daffnet", num_classes=5)))
+    assert modules == {
+        "semantic": 20_512_715 + 1_600 + 2_049_000,
+        "map": 25_557_032 + 31_031,
+        "mae": 4_891 + 209_616 + 400,
+        "logits": 1129 * 5,
+    }
+    assert sum(modules.values()) == 48_371_930
+
+
+@pytest.mark.parametrize(
+    ("fields", "total"),
+    [
+        ({"semantic_name": "resnet50", "spatial_gate": "none", "morphology": "none"}, 25_557_032 + 1001 * 5),
+        ({"spatial_gate": "none", "morphology": "none"}, 22_561_715 + 1001 * 5),
+        ({"morphology": "none"}, 22_563_315 + 1001 * 5),
+        ({"morphology": "map"}, 22_563_315 + 25_588_063 + 1012 * 5),
+        ({"morphology": "map", "map_code": "probabilities"}, 22_563_315 + 25_588_063 + 1032 * 5),
+        ({"spatial_gate": "last"}, 48_371_930 - 1_500),
+        ({"mae_padding": "same"}, 48_371_930),
+    ],
+    ids=str,
+)
+def test_rows_of_daffnets_ablation(fields: dict[str, str], total: int) -> None:
+    model = create_model("daffnet", num_classes=5, **fields)
+    assert count_parameters(variable_shapes(model)["params"]) == total

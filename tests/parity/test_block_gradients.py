@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 import torch
 import torch_twins as twins
+from block_parity import assert_same_block
 from torch import nn
 from torch_reference import torchvision_models
 
 from wbc_jax.models.densenet import _DenseLayer, _Transition
 from wbc_jax.models.layers import batch_moments, max_pool
 from wbc_jax.models.resnet import _Block
-from wbc_jax.weights.merge import flatten, unflatten
 
-TOLERANCE = 1e-4
 INPUT_CHANNELS = 24
 
 
@@ -36,7 +35,7 @@ def residual(kind: str, width: int, stride: int) -> tuple[nn.Module, Any]:
     )
     block = getattr(torchvision_models().resnet, kind)
     theirs = block(INPUT_CHANNELS, width, stride, projection if changes else None)
-    return theirs, _Block(width, stride, kind == "Bottleneck", jnp.float32, None)
+    return theirs, _Block(width, stride, kind == "Bottleneck")
 
 
 def dense_layer() -> tuple[nn.Module, Any]:
@@ -69,10 +68,6 @@ def our_path(torch_name: str) -> str:
     return f"{collection}/{module}/{ours.get(leaf, leaf)}"
 
 
-def to_flax(array: np.ndarray) -> np.ndarray:
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-
-
 def apply_block(block: Any, variables: Any, x: jax.Array, train: bool) -> jax.Array:
     """Run a block; dense blocks take their input's statistics from outside."""
     if isinstance(block, _Block):
@@ -87,52 +82,11 @@ def test_block(kind: str, train: bool) -> None:
     theirs, ours = BLOCKS[kind]()
     generator = np.random.default_rng(3)
     images = generator.normal(0.2, 1.0, (2, 10, 9, INPUT_CHANNELS)).astype(np.float32)
-    randomise(theirs, generator)
-    state = twins.state_of(theirs)
-    variables = unflatten({our_path(n): to_flax(a) for n, a in state.items() if "num_batches" not in n})
 
-    theirs.train(train)
-    leaf = twins.to_nchw(images).requires_grad_()
-    # torchvision's first ReLU of a block works in place, which a leaf of the graph does not allow.
-    output = theirs(leaf * 1.0)
-    weights = generator.normal(size=tuple(output.permute(0, 2, 3, 1).shape)).astype(np.float32)
-    (output.permute(0, 2, 3, 1) * torch.from_numpy(weights)).sum().backward()
+    def apply(variables: Any, x: jax.Array) -> jax.Array:
+        return apply_block(ours, variables, x, train)
 
-    @jax.jit
-    def gradient(params: Any, x: jax.Array) -> Any:
-        def loss(params: Any, x: jax.Array) -> Any:
-            full = {"params": params, "batch_stats": variables["batch_stats"]}
-            y = apply_block(ours, full, x, train)
-            return jnp.sum(y * weights), y
-
-        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
-
-    (param_grads, input_grad), y = gradient(variables["params"], jnp.asarray(images))
-    assert twins.largest_difference(y, output.detach().permute(0, 2, 3, 1).numpy()) <= TOLERANCE
-    assert leaf.grad is not None
-    assert twins.largest_difference(input_grad, leaf.grad.permute(0, 2, 3, 1).numpy()) <= TOLERANCE
-    expected = {our_path(n): to_flax(p.grad.numpy()) for n, p in theirs.named_parameters()}
-    found = flatten({"params": param_grads})
-    assert found.keys() == expected.keys()
-    for path, grad in expected.items():
-        scale = max(float(np.abs(grad).max()), 1.0)
-        assert np.abs(grad).max() > 0.1, path
-        assert twins.largest_difference(found[path], grad) <= TOLERANCE * scale, path
-
-
-def randomise(module: nn.Module, generator: np.random.Generator) -> None:
-    """He-normal kernels, every norm parameter and statistic its own random number."""
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if value.ndim == 4:
-                drawn = generator.normal(0.0, (2 / value[0].numel()) ** 0.5, value.shape)
-            elif name.endswith(("weight", "running_var")):
-                drawn = generator.uniform(0.5, 1.5, value.shape)
-            elif value.ndim == 1:
-                drawn = generator.uniform(-0.3, 0.3, value.shape)
-            else:
-                continue
-            value.copy_(torch.from_numpy(drawn))
+    assert_same_block(theirs, apply, our_path, images, generator, train)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 11)])

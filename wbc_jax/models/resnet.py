@@ -36,12 +36,12 @@ class _Block(nn.Module):
     width: int
     stride: int
     bottleneck: bool
-    mixing: Mixing
-    psa_groups: tuple[int, ...]
-    spatial_gate: bool
-    norm: Norm
-    dtype: DTypeLike
-    bn_axis_name: str | None
+    mixing: Mixing = "conv"
+    psa_groups: tuple[int, ...] = (1, 4, 8, 16)
+    spatial_gate: bool = False
+    norm: Norm = "batch"
+    dtype: DTypeLike = jnp.float32
+    bn_axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
