@@ -64,12 +64,33 @@ class ModelConfig:
     """Trunk stage that SCAM taps: the last (7x7 at 224 px), or the 14x14 stage."""
     dropout_rate: float = 0.5
     """Dropout before the last layer, share of units."""
+    semantic_name: str | None = None
+    """DAFFNet's semantic branch by name (resnet50, epsanet50, vgg19, vit_b_16); None: the network's own."""
+    spatial_gate: Literal["none", "block", "last"] | None = None
+    """CBAM's spatial gate in each residual block, once behind the last stage, or nowhere; None: the network's own."""
+    morphology: Literal["none", "map", "map_mae"] = "map_mae"
+    """DAFFNet's attribute branch: none, the predicted attributes, or their code by the encoder (Table 4)."""
+    map_code: Literal["argmax", "probabilities"] = "argmax"
+    """What DAFFNet's decoder reads of the attributes without encoder: 11 value numbers, or 31 probabilities."""
+    mae_padding: Literal["valid", "same"] = "valid"
+    """Padding of the attribute encoder's convolutions on its 11x11 map."""
+    map_gradient: bool = False
+    """Let DAFFNet's class loss reach the attribute predictor."""
+    freeze_map: bool = True
+    """DAFFNet's attribute predictor runs as in evaluation and is not differentiated."""
+    fold_map: bool = False
+    """Merge the BatchNorms of DAFFNet's frozen attribute predictor into its convolutions."""
     pretrained: str | None = None
     """Weights to start from: torchvision .pth or .safetensors of this network; None: random."""
     pretrained_resnet: str | None = None
     """ImageNet weights of SCAM's ResNet branch, .pth or .safetensors; None: random (Table 8)."""
     pretrained_densenet: str | None = None
     """ImageNet weights of SCAM's DenseNet branch; None: random (Table 8)."""
+    pretrained_semantic: str | None = None
+    """ImageNet weights of DAFFNet's semantic branch; None: random."""
+    pretrained_map: str | None = None
+    """Weights of DAFFNet's attribute predictor, .safetensors or .pth, or ImageNet weights of an attribute predictor's
+    ResNet50; None: random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +160,9 @@ class TrainConfig:
     stay float32."""
     label_smoothing: float = 0.0
     """Share of each label spread over all classes."""
+    attribute_share: float = 0.0
+    """Weight of the attributes' loss beside the classes' (DAFFNet, Eq. 1: 0.8); 0: classes only, 1: attributes
+    only."""
     freeze: tuple[str, ...] = ()
     """Parts of the network that stay as they are, by parameter path prefix, such as `resnet` or
     `densenet/conv0`."""
@@ -158,7 +182,7 @@ class EvalConfig:
     """Images per evaluation step; any value gives the same result."""
     every_epochs: int = 1
     """Validate after this many epochs."""
-    select: Literal["accuracy", "macro_f1", "balanced_accuracy", "loss"] = "accuracy"
+    select: Literal["accuracy", "macro_f1", "balanced_accuracy", "attribute_accuracy", "loss"] = "accuracy"
     """Validation score that picks the best checkpoint."""
     flip_average: bool = False
     """Average probabilities over the four mirror images."""

@@ -17,7 +17,9 @@ from wbc_jax.config import Config, ModelConfig
 from wbc_jax.config_json import flatten, to_dict
 from wbc_jax.errors import ConfigError
 
-_WEIGHT_FIELDS = ("pretrained", "pretrained_resnet", "pretrained_densenet")
+_BRANCHES = {"resnet": "scam", "densenet": "scam", "semantic": "daffnet", "map": ("daffnet", "map")}
+"""Branch whose weights can be given apart -> how the names of the networks that have it begin."""
+_WEIGHT_FIELDS = ("pretrained", *(f"pretrained_{branch}" for branch in _BRANCHES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("train.batch_size", 1, 1_048_576, "images"),
     ("train.seed", 0, 2**31 - 1, "seed"),
     ("train.label_smoothing", 0, 0.99, "share"),
+    ("train.attribute_share", 0, 1, "share"),
     ("train.early_stop_patience_epochs", 1, 100_000, "epochs"),
     ("eval.batch_size", 1, 1_048_576, "images"),
     ("eval.every_epochs", 1, 100_000, "epochs"),
@@ -188,22 +191,31 @@ def _relations(config: Config) -> Iterator[Problem]:
             rule=f"must be shorter than train.epochs ({train.epochs})",
             suggestion="shorten the warm-up or train longer",
         )
-    if model.pretrained is not None and (model.pretrained_resnet or model.pretrained_densenet):
+    if model.pretrained is not None and any(getattr(model, f) for f in _WEIGHT_FIELDS if f != "pretrained"):
         yield Problem(
             path="model.pretrained",
             value=model.pretrained,
             rule="cannot be combined with weights per branch",
             suggestion="give either the whole network's weights or the branches'",
         )
-    for branch in ("resnet", "densenet"):
+    for branch, networks in _BRANCHES.items():
         path = getattr(model, f"pretrained_{branch}")
-        if path is not None and (not model.name.startswith("scam") or model.branches not in ("both", branch)):
+        absent = {"resnet": model.branches == "densenet", "densenet": model.branches == "resnet"}
+        absent["map"] = model.name.startswith("daffnet") and model.morphology == "none"
+        if path is not None and (not model.name.startswith(networks) or absent.get(branch, False)):
             yield Problem(
                 path=f"model.pretrained_{branch}",
                 value=path,
                 rule=f"needs a network with a {branch} branch",
                 suggestion="use model.pretrained for a single network",
             )
+    if train.attribute_share > 0 and model.name.startswith("daffnet") and model.freeze_map:
+        yield Problem(
+            path="train.attribute_share",
+            value=train.attribute_share,
+            rule="has no effect on a frozen attribute predictor",
+            suggestion="set it to 0, or model.freeze_map False",
+        )
 
 
 def _sizes(config: Config, facts: Facts) -> Iterator[Problem]:

@@ -275,7 +275,7 @@ def test_mixup_mixes_images_and_labels_with_one_lambda():
 def test_no_mixup_when_alpha_is_zero(monkeypatch):
     from wbc_jax.train import steps
 
-    monkeypatch.setattr(steps, "mixup", lambda *_: pytest.fail("mixup was called"))
+    monkeypatch.setattr(steps, "mix", lambda *_: pytest.fail("mixup was called"))
     state, step = make_training(mixup_alpha=0.0)
     jax.eval_shape(step, state, make_batch(4))
 

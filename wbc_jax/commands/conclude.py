@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from wbc_jax.commands.run import METRICS_FILE
+from wbc_jax.commands.scoring import SamplePredictions
 from wbc_jax.config import Config
 from wbc_jax.data.experiment import Experiment, Samples
 from wbc_jax.evaluate.figures import draw_all, training_figure
@@ -68,7 +69,7 @@ def show(evaluation: Evaluation, title: str) -> None:
 def conclude(
     config: Config,
     experiment: Experiment,
-    predict_samples: Callable[..., tuple[Any, float]],
+    predict_samples: Callable[..., SamplePredictions],
     path: Path,
     outcome: LoopOutcome,
     timer: Goodput,
@@ -87,7 +88,7 @@ def conclude(
             if not len(samples.rows):
                 continue
             evaluation = score_samples(
-                lambda s: predict_samples(variables, s, config.eval.batch_size)[0],
+                lambda s: predict_samples(variables, s, config.eval.batch_size).probabilities,
                 samples,
                 experiment.task.class_names,
                 name=name,

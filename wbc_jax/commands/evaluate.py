@@ -17,7 +17,7 @@ from rich.console import Console
 from wbc_jax.catalog import label_map
 from wbc_jax.commands.conclude import metrics_json, score_samples, show
 from wbc_jax.commands.run import METRICS_FILE, LoadedRun, load_run
-from wbc_jax.commands.training import predict_samples
+from wbc_jax.commands.scoring import predict_samples
 from wbc_jax.config import DataConfig
 from wbc_jax.data.experiment import PARTS, Samples, load_external, open_prepared
 from wbc_jax.data.splits import split_from_json
@@ -114,7 +114,7 @@ def evaluate(run_dir: Path, options: EvaluateOptions) -> int:
     )
     variables = jax.device_put(run.variables)
     evaluation = score_samples(
-        lambda samples: predict_samples(step, variables, samples, options.batch_size)[0],
+        lambda samples: predict_samples(step, variables, samples, options.batch_size).probabilities,
         chosen.samples,
         run.task.class_names,
         name=chosen.split,

@@ -66,13 +66,14 @@ class LoadedRun:
 
 
 def model_options(config: ModelConfig) -> dict[str, Any]:
-    """The configured options that the network has, as keyword fields of `create_model`."""
+    """The configured options that the network has, as keyword fields of `create_model`; None: the network's own."""
     known = models.model_fields(config.name)
-    return {
+    options = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(config)
         if f.name in known and f.name != "name"
     }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def build_model(config: ModelConfig, num_classes: int, **fields: Any) -> Any:

@@ -277,6 +277,8 @@ def _means(sums: Sums) -> dict[str, float]:
         "train.accuracy": sums["correct_sum"] / count,
         "train.grad_norm": sums["grad_norm"] / steps,
     }
+    if sums.get("attribute_count"):
+        row["train.attribute_accuracy"] = sums["attribute_correct_sum"] / sums["attribute_count"]
     return row if not sums["skipped"] else {**row, "train.skipped_updates": sums["skipped"]}
 
 

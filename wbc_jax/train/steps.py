@@ -16,9 +16,12 @@ from flax import linen as nn
 
 from wbc_jax.catalog import Task
 from wbc_jax.data.batch import Batch
-from wbc_jax.train.augment import center, mixup
+from wbc_jax.models.attribute_groups import group_softmax
+from wbc_jax.train.attribute_losses import attribute_expected_correct, attribute_targets
+from wbc_jax.train.augment import center
 from wbc_jax.train.freeze import merge, partition, restore_frozen
-from wbc_jax.train.losses import cross_entropy, expected_correct, sample_weights, soft_labels
+from wbc_jax.train.losses import cross_entropy, expected_correct, soft_labels
+from wbc_jax.train.objective import Objective, mix
 from wbc_jax.train.optim import update_completed
 from wbc_jax.train.state import TrainState
 
@@ -51,6 +54,7 @@ def make_train_step(
     mixup_alpha: float = 0.0,
     label_smoothing: float = 0.0,
     class_weights: tuple[float, ...] | None = None,
+    attribute_share: float = 0.0,
     freeze: tuple[str, ...] = (),
     freeze_batch_stats: bool = False,
     ema_decay: float | None = None,
@@ -69,6 +73,9 @@ def make_train_step(
         mixup_alpha: parameter of mixup's Beta distribution, one lambda a batch; 0: off. Batches must then be full.
         label_smoothing: share of each label spread over all classes.
         class_weights: weight of each class in the loss; None: 1 each.
+        attribute_share: weight of the attributes' loss, the mean over all annotated (sample, attribute) pairs, beside
+            1 - share of the classes' (DAFFNet, Eq. 1: 0.8). 0: classes only. Above 0 the network must have the
+            endpoint `attribute_logits`, else ConfigError at the first trace.
         freeze: path prefixes of parameters that are not differentiated. The BatchNorms among them normalise with
             the batch but keep their stored statistics; with `freeze_batch_stats` they normalise with those.
         freeze_batch_stats: every BatchNorm uses and keeps its stored statistics; dropout stays on.
@@ -79,24 +86,30 @@ def make_train_step(
 
     The sums: `steps`, 1; `count` samples; `loss_sum`, the mean loss times `count`; `correct_sum`, lambda-weighted
     under mixup; `grad_norm`, before clipping, to be divided by `steps`; `nonfinite`, 1 when loss or gradient is not
-    finite; `skipped`, 1 when the update was left out: such a step adds 0 to all sums but these two.
+    finite; `skipped`, 1 when the update was left out: such a step adds 0 to all sums but these two. With an
+    `attribute_share` also `attribute_correct_sum` and `attribute_count`, over annotated pairs.
     """
     _check_axis(model, axis_name)
+    objective = Objective(
+        num_classes=task.num_classes,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        attribute_share=attribute_share,
+        axis_name=axis_name,
+    )
 
     def train_step(state: TrainState, *source: Any) -> tuple[TrainState, Sums]:
         batch = _read(gather, source)
         keys = step_keys(seed, state.step, axis_name)
         images = augment(keys.augment, batch.images)  # (B, H, W, 3)
-        targets = soft_labels(batch.labels, task.num_classes)  # (B, K)
+        targets = objective.targets(batch)
         if mixup_alpha > 0:
-            images, targets, _ = mixup(keys.mixup, images, targets, mixup_alpha)
-        weights = sample_weights(targets, batch.mask, class_weights)
-        total_weight = jnp.maximum(_total(weights, axis_name), jnp.finfo(jnp.float32).tiny)
+            images, targets = mix(keys.mixup, images, targets, mixup_alpha)
         trainable, frozen = partition(state.params, freeze)
 
-        def loss_of(trainable: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        def loss_of(trainable: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
             variables = {"params": merge(trainable, frozen), "batch_stats": state.batch_stats}
-            (logits, _), updated = model.apply(
+            (logits, endpoints), updated = model.apply(
                 variables,
                 images,
                 train=True,
@@ -104,12 +117,10 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": keys.dropout},
             )
-            losses = cross_entropy(
-                logits, targets, class_weights=class_weights, label_smoothing=label_smoothing
-            )
-            return jnp.sum(losses * batch.mask) / total_weight, (logits, updated.get("batch_stats", {}))
+            loss, correct = objective.loss(logits, endpoints, targets, batch.mask)
+            return loss, (correct, updated.get("batch_stats", {}))
 
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        (loss, (correct, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         if axis_name is not None:  # shares of one mean over all devices: their sum is the gradient
             loss, grads = jax.lax.psum((loss, grads), axis_name)
         batch_stats = restore_frozen(batch_stats, state.batch_stats, freeze)
@@ -118,8 +129,8 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         count = _total(batch.mask, axis_name)
-        correct = _total(expected_correct(logits, targets) * batch.mask, axis_name)
-        sums = {"loss_sum": loss * count, "correct_sum": correct, "count": count, "grad_norm": grad_norm}
+        sums = {"loss_sum": loss * count, "count": count, "grad_norm": grad_norm}
+        sums |= {name: _total(value, axis_name) for name, value in correct.items()}
         sums["steps"] = jnp.ones((), jnp.float32)
         skipped = ~finite if skip_nonfinite_updates else jnp.zeros((), jnp.bool_)
         if skip_nonfinite_updates:
@@ -143,19 +154,29 @@ def make_eval_step(
 
     It returns `probabilities` and `logits`, float32 `(B, K)`, for every row, padding included, and the masked sums
     `loss_sum` (plain cross entropy), `correct_sum` and `count`. `softmax(logits)` is `probabilities`, also where
-    these are the mean over the four mirror images (`flip_average`).
+    these are the mean over the four mirror images (`flip_average`). A network with the endpoint `attribute_logits`
+    gives `attribute_probabilities` too, float32 `(B, 31)`, and the masked sums over annotated pairs of sample and
+    attribute, `attribute_correct_sum` and `attribute_count`.
     """
 
     def eval_step(variables: Any, *source: Any) -> dict[str, jax.Array]:
         batch = _read(gather, source)
-        logits = _logits(model, variables, batch.images, image_size_px, flip_average)
+        logits, attributes = forward(model, variables, batch.images, image_size_px, flip_average)
         targets = soft_labels(batch.labels, task.num_classes)
-        return {
+        out = {
             "probabilities": jax.nn.softmax(logits, axis=-1),
             "logits": logits,
             "loss_sum": jnp.sum(cross_entropy(logits, targets) * batch.mask),
             "correct_sum": jnp.sum(expected_correct(logits, targets) * batch.mask),
             "count": jnp.sum(batch.mask),
+        }
+        if attributes is None:
+            return out
+        annotated = attribute_targets(batch.attributes, batch.mask)
+        return out | {
+            "attribute_probabilities": attributes,
+            "attribute_correct_sum": jnp.sum(attribute_expected_correct(attributes, annotated)),
+            "attribute_count": jnp.sum(annotated),
         }
 
     return eval_step
@@ -165,7 +186,7 @@ def make_predict_step(model: nn.Module, *, image_size_px: int, flip_average: boo
     """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> probabilities, float32 `(B, K)`."""
 
     def predict(variables: Any, images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(_logits(model, variables, images, image_size_px, flip_average), axis=-1)
+        return jax.nn.softmax(forward(model, variables, images, image_size_px, flip_average)[0], axis=-1)
 
     return predict
 
@@ -202,17 +223,34 @@ def _update(tx, state: TrainState, grads, batch_stats, freeze, ema_decay) -> Tra
     )
 
 
-def _logits(model, variables, images_u8, image_size_px: int, flip_average: bool) -> jax.Array:
-    """float32 `(B, K)`; over mirror images, the logarithm of the mean probabilities."""
+def forward(
+    model: nn.Module, variables: Any, images_u8: jax.Array, image_size_px: int, flip_average: bool = False
+) -> tuple[jax.Array, jax.Array | None]:
+    """The network in evaluation on uint8 `(B, S, S, 3)`.
+
+    Returns:
+        logits float32 `(B, K)`; over mirror images, the logarithm of the mean probabilities. And the attributes'
+        probabilities float32 `(B, 31)`, the mean over mirror images, or None for a network without them.
+    """
     images = center(images_u8, image_size_px)  # (B, H, W, 3)
     if not flip_average:
-        return model.apply(variables, images, train=False)[0].astype(jnp.float32)
+        logits, endpoints = model.apply(variables, images, train=False)
+        return logits.astype(jnp.float32), _attribute_probabilities(endpoints)
     views = jnp.stack([images, images[:, ::-1], images[:, :, ::-1], images[:, ::-1, ::-1]], axis=1)
     # One pass over 4B images; neighbouring rows are views of one image, so a split batch stays where it is.
-    logits, _ = model.apply(variables, views.reshape(-1, *images.shape[1:]), train=False)  # (4B, K)
+    logits, endpoints = model.apply(variables, views.reshape(-1, *images.shape[1:]), train=False)  # (4B, K)
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     by_view = log_probabilities.reshape(images.shape[0], 4, -1)  # (B, 4, K)
-    return jax.nn.logsumexp(by_view, axis=1) - jnp.log(jnp.float32(4.0))  # (B, K)
+    mean = jax.nn.logsumexp(by_view, axis=1) - jnp.log(jnp.float32(4.0))  # (B, K)
+    attributes = _attribute_probabilities(endpoints)  # (4B, 31)
+    if attributes is None:
+        return mean, None
+    return mean, jnp.mean(attributes.reshape(images.shape[0], 4, -1), axis=1)  # (B, 31)
+
+
+def _attribute_probabilities(endpoints: Any) -> jax.Array | None:
+    logits = endpoints.get("attribute_logits")
+    return None if logits is None else group_softmax(logits)
 
 
 def _read(gather: Gather | None, source: tuple[Any, ...]) -> Batch:

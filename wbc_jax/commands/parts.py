@@ -1,0 +1,212 @@
+"""The compiled pieces of a run: network, state, steps and batches of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from wbc_jax.commands.run import build_model
+from wbc_jax.config import Config, ModelConfig
+from wbc_jax.data.experiment import Experiment, Samples
+from wbc_jax.data.order import OrderSpec, rows_for_step
+from wbc_jax.data.resident import fits, gather, load_resident, resident_bytes
+from wbc_jax.data.stream import stream_batches
+from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS
+from wbc_jax.runtime.devices import activation_dtype, make_mesh
+from wbc_jax.train.augment import AugmentSpec, augment, center
+from wbc_jax.train.optim import make_optimizer
+from wbc_jax.train.parallel import (
+    CompiledStep,
+    compile_eval_step,
+    compile_train_step,
+    pmap_train_step,
+    replicate,
+    replicated,
+    split_by_row,
+)
+from wbc_jax.train.state import TrainState, create_state, with_variables
+from wbc_jax.train.steps import make_eval_step, make_train_step
+from wbc_jax.weights.load import load_pretrained_into
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The compiled pieces of a run.
+
+    Attributes:
+        model: network with the run's activation type.
+        state: at step 0, pretrained weights in place, on the mesh.
+        train_step: compiled; counts its traces.
+        eval_step: compiled; counts its traces.
+        batches: step -> iterator of the arguments that `train_step` takes after the state.
+        order: decides the images of each step.
+        mesh: the devices.
+    """
+
+    model: Any
+    state: TrainState
+    train_step: CompiledStep
+    eval_step: CompiledStep
+    batches: Callable[[int], Iterator[tuple[Any, ...]]]
+    order: OrderSpec
+    mesh: Any
+
+
+def build_parts(config: Config, experiment: Experiment) -> Parts:
+    """Network, state, compiled steps and batches of a config."""
+    mesh = make_mesh(config.runtime.num_devices)
+    task, samples = experiment.task, experiment.train
+    axis_name = "data" if config.train.execution == "pmap" else None
+    dtype = activation_dtype(config.train.precision)
+    model = build_model(config.model, task.num_classes, dtype=dtype, bn_axis_name=axis_name)
+    order = OrderSpec(
+        seed=config.train.seed,
+        num_samples=len(samples.rows),
+        batch_size=config.train.batch_size,
+        weights=experiment.sampling_weights,
+    )
+    tx = make_optimizer(config.optim, steps_per_epoch=order.steps_per_epoch, epochs=config.train.epochs)
+    resident, reason = _choose_loader(config, samples, mesh)
+    print(f"images {'live on the devices' if resident else 'are streamed'}: {reason}")
+    step = make_train_step(
+        model,
+        tx,
+        task,
+        _augmentation(config),
+        seed=config.train.seed,
+        mixup_alpha=config.augment.mixup_alpha,
+        label_smoothing=config.train.label_smoothing,
+        class_weights=experiment.class_weights,
+        attribute_share=config.train.attribute_share,
+        freeze=frozen_parts(config),
+        freeze_batch_stats=config.train.freeze_batch_stats,
+        ema_decay=config.optim.ema_decay,
+        skip_nonfinite_updates=config.train.skip_nonfinite_updates,
+        gather=gather if resident else None,
+        axis_name=axis_name,
+    )
+    compiled = pmap_train_step if axis_name else compile_train_step
+    evaluation_model = build_model(config.model, task.num_classes, dtype=dtype)
+    eval_step = make_eval_step(
+        evaluation_model, task, image_size_px=config.data.image_size_px, flip_average=config.eval.flip_average
+    )
+    return Parts(
+        model=evaluation_model,
+        state=_initial_state(config, model, tx, mesh),
+        train_step=compiled(step, mesh, resident=resident),
+        eval_step=compile_eval_step(eval_step, mesh),
+        batches=(_resident_batches if resident else _streamed_batches)(config, samples, order, mesh),
+        order=order,
+        mesh=mesh,
+    )
+
+
+def frozen_parts(config: Config) -> tuple[str, ...]:
+    """Path prefixes of the parameters that stay as they are: those asked for, and DAFFNet's frozen predictor."""
+    model, asked = config.model, config.train.freeze
+    predictor = model.name.startswith("daffnet") and model.morphology != "none" and model.freeze_map
+    return (*asked, "map") if predictor and "map" not in asked else asked
+
+
+def _augmentation(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    chosen, size = config.augment, config.data.image_size_px
+    if not chosen.enabled:
+        return lambda key, images: center(images, size)
+    spec = AugmentSpec(
+        image_size_px=size,
+        flip=chosen.flip,
+        rotation_deg=chosen.rotation_deg,
+        translation=chosen.translation,
+        scale=chosen.scale,
+        brightness=chosen.brightness,
+        contrast=chosen.contrast,
+        saturation=chosen.saturation,
+        hue=chosen.hue,
+        stain=chosen.stain,
+        exact_share=chosen.exact_share,
+    )
+    return partial(augment, spec=spec)
+
+
+def _choose_loader(config: Config, samples: Samples, mesh: Any) -> tuple[bool, str]:
+    if config.data.loader != "auto":
+        return config.data.loader == "resident", f"data.loader is {config.data.loader}"
+    return fits(resident_bytes(samples.store, len(samples.rows)), list(mesh.devices.flat))
+
+
+def _initial_state(config: Config, model: Any, tx: Any, mesh: Any) -> TrainState:
+    state = create_state(
+        model,
+        tx,
+        jax.random.key(config.train.seed),
+        config.data.image_size_px,
+        ema=config.optim.ema_decay is not None,
+        freeze=frozen_parts(config),
+    )
+    given = _weight_sources(config.model)
+    if given:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        for path, architecture, prefix in given:
+            variables, report = load_pretrained_into(variables, path, architecture, prefix)
+            print(report)
+        state = with_variables(state, variables)
+    return replicate(state, mesh)
+
+
+def _weight_sources(model: ModelConfig) -> list[tuple[str, str, str]]:
+    """(file, architecture of its torchvision names, branch that it fills) of each weights field that is set."""
+    alone = model.name in MORPHOLOGY_PREDICTORS
+    fields = (
+        (model.pretrained, model.name, ""),
+        (model.pretrained_resnet, "resnet50", "resnet"),
+        (model.pretrained_densenet, "densenet121", "densenet"),
+        (model.pretrained_semantic, model.semantic_name or "epsanet50", "semantic"),
+        (model.pretrained_map, "resnet50", "trunk" if alone else "map"),
+    )
+    return [(path, architecture, branch) for path, architecture, branch in fields if path is not None]
+
+
+def _resident_batches(
+    config: Config, samples: Samples, order: OrderSpec, mesh: Any
+) -> Callable[[int], Iterator[tuple[Any, ...]]]:
+    data = load_resident(
+        samples.store, samples.rows, samples.labels, samples.attributes, sharding=replicated(mesh)
+    )
+    sharding = split_by_row(mesh)
+    mask = jax.device_put(np.ones(order.batch_size, np.float32), sharding)
+
+    def batches(step: int) -> Iterator[tuple[Any, ...]]:
+        while True:
+            rows = rows_for_step(order, step).astype(np.int32)
+            yield data, jax.device_put(rows, sharding), mask
+            step += 1
+
+    return batches
+
+
+def _streamed_batches(
+    config: Config, samples: Samples, order: OrderSpec, mesh: Any
+) -> Callable[[int], Iterator[tuple[Any, ...]]]:
+    total_steps = order.steps_per_epoch * config.train.epochs
+
+    def batches(step: int) -> Iterator[tuple[Any, ...]]:
+        with stream_batches(
+            samples.store,
+            samples.rows,
+            samples.labels,
+            samples.attributes,
+            order,
+            start_step=step,
+            stop_step=total_steps,
+            workers=config.data.stream_workers,
+            sharding=split_by_row(mesh),
+        ) as stream:
+            for batch in stream:
+                yield (batch,)
+
+    return batches

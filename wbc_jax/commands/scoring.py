@@ -1,0 +1,74 @@
+"""What a network says of a set of samples, batch by batch, and the scores that the loop validates with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from wbc_jax.config import Config
+from wbc_jax.data.experiment import Experiment, Samples
+from wbc_jax.data.stream import eval_stream
+from wbc_jax.evaluate import confusion
+from wbc_jax.train.state import TrainState, variables_for_eval
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplePredictions:
+    """Predictions of n samples, in their order.
+
+    Attributes:
+        probabilities: float32 `(n, K)`.
+        attribute_probabilities: float32 `(n, 31)`, within each attribute; None for a network without attributes.
+        loss: mean class cross entropy.
+        attribute_accuracy: share of annotated pairs of sample and attribute that are right; None where the network
+            predicts, or the samples have, no attributes.
+    """
+
+    probabilities: np.ndarray
+    attribute_probabilities: np.ndarray | None
+    loss: float
+    attribute_accuracy: float | None
+
+
+def predict_samples(
+    eval_step: Callable[..., Any], variables: Any, samples: Samples, batch_size: int
+) -> SamplePredictions:
+    """Applies a step from `make_eval_step` to every sample; exact for any batch size."""
+    kept: dict[str, list[np.ndarray]] = {"probabilities": [], "attribute_probabilities": []}
+    sums = dict.fromkeys(("count", "loss_sum", "attribute_correct_sum", "attribute_count"), 0.0)
+    for batch in eval_stream(samples.store, samples.rows, samples.labels, samples.attributes, batch_size):
+        out = jax.device_get(eval_step(variables, batch))
+        for name, arrays in kept.items():
+            if name in out:
+                arrays.append(out[name][: int(out["count"])])
+        for name in sums:
+            sums[name] += float(out.get(name, 0.0))
+    attributes, annotated = kept["attribute_probabilities"], sums["attribute_count"]
+    return SamplePredictions(
+        probabilities=np.concatenate(kept["probabilities"]),
+        attribute_probabilities=np.concatenate(attributes) if attributes else None,
+        loss=sums["loss_sum"] / max(sums["count"], 1.0),
+        attribute_accuracy=sums["attribute_correct_sum"] / annotated if annotated else None,
+    )
+
+
+def validation(
+    config: Config, experiment: Experiment, eval_step: Callable[..., Any]
+) -> Callable[[TrainState], dict[str, float]]:
+    """Scores of a state on the validation set: loss, class scores and, where there are any, attributes."""
+    samples, num_classes = experiment.val, experiment.task.num_classes
+
+    def validate(state: TrainState) -> dict[str, float]:
+        predicted = predict_samples(eval_step, variables_for_eval(state), samples, config.eval.batch_size)
+        classes = predicted.probabilities.argmax(axis=1)
+        scores = confusion.scores(confusion.confusion_counts(samples.labels, classes, num_classes))
+        row = {name: float(scores[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+        if predicted.attribute_accuracy is not None:
+            row["attribute_accuracy"] = predicted.attribute_accuracy
+        return {"loss": predicted.loss, **row}
+
+    return validate
