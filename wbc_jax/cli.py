@@ -63,7 +63,7 @@ def _command(name: str) -> _Command:
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<10} {command.title}" for name, command in COMMANDS.items())
+    rows = "\n".join(f"  {name:<12} {command.title}" for name, command in COMMANDS.items())
     return (
         "usage: wbc-jax COMMAND [options]\n\n"
         "White blood cell classification in JAX: train, evaluate, apply, explain and export.\n\n"
@@ -214,6 +214,17 @@ def _export(arguments: list[str]) -> int:
     return export(parsed.run_dir, parsed.options)
 
 
+def _compare_runs(arguments: list[str]) -> int:
+    """Compare two runs image by image: McNemar's test, paired bootstrap."""
+    from wbc_jax.commands.compare_runs import CompareRunsOptions, compare_runs
+
+    runs = [
+        (name, Path, "Run directory, or a predictions file with true classes.") for name in ("run_a", "run_b")
+    ]
+    parsed = _with_options("compare-runs", arguments, CompareRunsOptions, runs)
+    return compare_runs(parsed.run_a, parsed.run_b, parsed.options)
+
+
 def _convert(arguments: list[str]) -> int:
     """Convert torchvision weights to Flax, and back."""
     from wbc_jax.commands.convert import ConvertOptions, convert
@@ -276,6 +287,7 @@ COMMANDS: dict[str, _Command] = {
         ("evaluate", _evaluate),
         ("predict", _predict),
         ("explain", _explain),
+        ("compare-runs", _compare_runs),
         ("export", _export),
         ("convert", _convert),
         ("benchmark", _benchmark),

@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from wbc_jax.errors import UsageError
+from wbc_jax.errors import DataError, UsageError
 
 
 def prediction_rows(
@@ -77,3 +78,58 @@ def write_predictions(path: Path, rows: Iterable[dict[str, str]], names: list[st
             file.write("\n]\n")
     partial.replace(path)
     return count
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledPredictions:
+    """A predictions file with true classes, read.
+
+    Attributes:
+        paths: N image names.
+        class_names: the K classes, in the order of the columns.
+        labels: int64 `(N,)`.
+        probabilities: float64 `(N, K)`, as written (six digits).
+        predicted: int64 `(N,)`.
+    """
+
+    paths: tuple[str, ...]
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    predicted: np.ndarray
+
+    def take(self, rows: np.ndarray) -> LabelledPredictions:
+        """Some of the images, in the given order."""
+        return LabelledPredictions(
+            paths=tuple(self.paths[row] for row in rows),
+            class_names=self.class_names,
+            labels=self.labels[rows],
+            probabilities=self.probabilities[rows],
+            predicted=self.predicted[rows],
+        )
+
+
+def read_predictions(path: Path) -> LabelledPredictions:
+    """Reads a CSV file of `write_predictions` whose images have true classes.
+
+    Raises:
+        DataError: no such file, or columns or values that it should not have.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        class_names = tuple(name.removeprefix("prob_") for name in rows[0] if name.startswith("prob_"))
+        index = {name: i for i, name in enumerate(class_names)}
+        return LabelledPredictions(
+            paths=tuple(row["path"] for row in rows),
+            class_names=class_names,
+            labels=np.asarray([index[row["label"]] for row in rows]),
+            probabilities=np.asarray([[float(row[f"prob_{name}"]) for name in class_names] for row in rows]),
+            predicted=np.asarray([index[row["predicted"]] for row in rows]),
+        )
+    except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
+        raise DataError(
+            f"not a predictions file with true classes: {error!r}",
+            expected="CSV with path, label, predicted and prob_<class> columns, at least one row",
+            where=str(path),
+        ) from error
