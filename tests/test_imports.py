@@ -39,7 +39,7 @@ PURE = (
     "data/samples.py",
     "data/splits.py",
     "models",
-    "weights/naming.py",
+    "weights/naming",
     "train/attribute_losses.py",
     "train/augment.py",
     "train/colour.py",

@@ -25,6 +25,9 @@ TRUNKS = {
     "densenet121": 7_978_856,
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vit_b_16": 86_567_656,
 }
 GOLDEN = Path(__file__).parent / "parameter_paths"
 

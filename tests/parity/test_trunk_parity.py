@@ -21,8 +21,11 @@ from torch_reference import torchvision_models
 from wbc_jax.models import create_model
 from wbc_jax.models.densenet import DenseNet
 from wbc_jax.models.resnet import ResNet
-from wbc_jax.weights import naming, to_torchvision
+from wbc_jax.weights import to_torchvision
 from wbc_jax.weights.merge import flatten
+from wbc_jax.weights.naming import tables
+from wbc_jax.weights.naming.densenet import densenet_leaves
+from wbc_jax.weights.naming.resnet import ResNetForm
 
 TOLERANCE = 1e-4
 NUM_CLASSES = 5
@@ -167,13 +170,12 @@ def short_pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     patch = pytest.MonkeyPatch()
     if arch == "densenet_short":
         layers = (2, 1, 2, 1)
-        patch.setitem(naming.DENSENET_LAYERS, arch, layers)
+        patch.setitem(tables.TABLES, arch, functools.partial(densenet_leaves, layers))
         module = models.DenseNet(32, layers, 64, num_classes=NUM_CLASSES)
         model = DenseNet(block_sizes=layers, num_classes=NUM_CLASSES)
     else:
         depths, basic = (2, 1, 1, 1), arch.endswith("basic")
-        patch.setitem(naming.RESNET_DEPTHS, arch, depths)
-        patch.setattr(naming, "BASIC_BLOCKS", (*naming.BASIC_BLOCKS, *([arch] if basic else [])))
+        patch.setitem(tables.TABLES, arch, ResNetForm(depths, basic=basic).leaves)
         block = models.resnet.BasicBlock if basic else models.resnet.Bottleneck
         module = models.ResNet(block, list(depths), num_classes=NUM_CLASSES)
         model = ResNet(stage_sizes=depths, bottleneck=not basic, num_classes=NUM_CLASSES)

@@ -74,9 +74,17 @@ def randomise(module: nn.Module, size_px: int, seed: int = 0) -> nn.Module:
         for name, part in module.named_modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
+                if part.bias is not None:
+                    part.bias.copy_(uniform(part.bias, -0.1, 0.1))
             elif isinstance(part, nn.Linear):
                 part.weight.normal_(std=part.in_features**-0.5, generator=generator)
                 part.bias.normal_(std=0.3, generator=generator)
+            elif isinstance(part, nn.LayerNorm):
+                part.weight.copy_(uniform(part.weight, 0.5, 1.5))
+                part.bias.copy_(uniform(part.bias, -0.3, 0.3))
+            elif isinstance(part, nn.MultiheadAttention):
+                part.in_proj_weight.normal_(std=part.embed_dim**-0.5, generator=generator)
+                part.in_proj_bias.normal_(std=0.3, generator=generator)
             elif isinstance(part, nn.BatchNorm2d):
                 part.weight.copy_(uniform(part.weight, 0.5, 1.5) * (RESIDUAL_SCALE if name in last else 0.7))
                 part.bias.copy_(uniform(part.bias, -0.3, 0.3))

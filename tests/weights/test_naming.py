@@ -10,10 +10,10 @@ from torch_reference import torchvision_models
 from wbc_jax.errors import UsageError, WeightsError
 from wbc_jax.weights import convert_torchvision, to_torchvision
 from wbc_jax.weights.download import PUBLISHED
-from wbc_jax.weights.naming import ARCHITECTURES, canonical_torch_name, leaves, parameter_count
+from wbc_jax.weights.naming import TORCHVISION_ARCHITECTURES, canonical_torch_name, leaves, parameter_count
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", TORCHVISION_ARCHITECTURES)
 def test_tables_list_torchvisions_names_and_shapes(arch: str) -> None:
     theirs = {name: shape for name, shape in torchvision_shapes(arch).items() if "num_batches" not in name}
     ours = {leaf.torch_name: leaf.torch_shape for leaf in leaves(arch)}
@@ -27,7 +27,7 @@ def test_published_parameter_totals(arch: str, total: int) -> None:
     assert parameter_count(arch) == total
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", TORCHVISION_ARCHITECTURES)
 def test_round_trip_is_bit_equal(arch: str) -> None:
     state = counting_state(arch, num_classes=5)
     back = to_torchvision(arch, convert_torchvision(arch, state))
@@ -134,7 +134,7 @@ def test_quantised_weights_are_refused() -> None:
 
 def test_unknown_architecture() -> None:
     with pytest.raises(UsageError, match="densenet201"):
-        convert_torchvision("vgg16", {})
+        convert_torchvision("lenet", {})
     with pytest.raises(UsageError, match="resnet18"):
         to_torchvision("scam", {})
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from wbc_jax.errors import UsageError
 from wbc_jax.weights.merge import branch, flatten
-from wbc_jax.weights.naming import ARCHITECTURES, to_torch
+from wbc_jax.weights.naming import TORCHVISION_ARCHITECTURES, to_torch
 
-TWINS: tuple[str, ...] = (*ARCHITECTURES, "scam")
+TWINS: tuple[str, ...] = (*TORCHVISION_ARCHITECTURES, "scam")
 _declared: list[Any] = []  # a torch.library.Library withdraws its operators when it is collected
 
 

@@ -1,4 +1,4 @@
-"""`wbc-jax convert`: torchvision weights to our safetensors form, and back."""
+"""`wbc-jax convert`: weights of torchvision and other libraries to our safetensors form, and back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ConvertOptions:
     """Options of `wbc-jax convert`."""
 
     arch: str
-    """Trunk that the weights are of: resnet18/34/50/101/152 or densenet121/169/201."""
+    """Network that the weights are of: resnet50, densenet121, vgg19, vit_b_16, …; a wrong name lists all."""
     output: Path
     """File to write: .safetensors, or .pth/.pt with direction to_torch."""
     input: Path | None = None
@@ -90,7 +90,7 @@ def convert_file(
     *,
     direction: Direction = "to_flax",
 ) -> ConversionReport:
-    """Convert a weights file of one trunk; the output is read back and compared with what was converted.
+    """Convert a weights file of one network; the output is read back and compared with what was converted.
 
     Args:
         arch: one of `naming.ARCHITECTURES`.

@@ -13,6 +13,7 @@ from wbc_jax.models.densenet import DENSENETS, DenseNet
 from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS, MorphologyPredictor
 from wbc_jax.models.resnet import RESNETS, ResNet
 from wbc_jax.models.scam import SCAM, SCAMS
+from wbc_jax.models.zoo import ZOO
 
 _MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     **{name: (SCAM, fields) for name, fields in SCAMS.items()},
@@ -20,6 +21,7 @@ _MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     **{name: (MorphologyPredictor, fields) for name, fields in MORPHOLOGY_PREDICTORS.items()},
     **{name: (ResNet, fields) for name, fields in RESNETS.items()},
     **{name: (DenseNet, fields) for name, fields in DENSENETS.items()},
+    **ZOO,
 }
 
 

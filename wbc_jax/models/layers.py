@@ -134,6 +134,8 @@ class Conv(nn.Module):
     padding: int = 0
     groups: int = 1
     use_bias: bool = False
+    bias_init: Initializer | None = None
+    """None: torch's default."""
     kernel_init: Initializer = torch_default
     dtype: DTypeLike = jnp.float32
 
@@ -149,7 +151,7 @@ class Conv(nn.Module):
             groups=self.groups,
         )
         if self.use_bias:
-            bias_init = torch_default_bias(size * size * channels)
+            bias_init = self.bias_init or torch_default_bias(size * size * channels)
             bias = self.param("bias", bias_init, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)[None, None, None, :]
         return y
@@ -259,3 +261,25 @@ def global_average_pool(x: jax.Array) -> jax.Array:
 def global_max_pool(x: jax.Array) -> jax.Array:
     """(B, H, W, C) -> float32 (B, C)."""
     return jnp.max(x, axis=(1, 2)).astype(jnp.float32)
+
+
+def pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """float32 (outputs, inputs): row p averages the inputs of window p of torch's adaptive pooling.
+
+    Window p reaches from floor(p inputs / outputs) up to ceil((p + 1) inputs / outputs), so windows of unequal size
+    may overlap.
+    """
+    matrix = np.zeros((outputs, inputs), np.float32)
+    for p in range(outputs):
+        window = slice(p * inputs // outputs, -(-(p + 1) * inputs // outputs))
+        matrix[p, window] = 1.0 / (window.stop - window.start)
+    return matrix
+
+
+def adaptive_average_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Mean over `size` windows that cover x (B, H, W, C), as torch divides it; summed in float32."""
+    height, width = size
+    if x.shape[1] % height == 0 and x.shape[1] // height == x.shape[2] // width and x.shape[2] % width == 0:
+        return avg_pool(x, size=x.shape[1] // height)
+    rows, columns = pooling_matrix(x.shape[1], height), pooling_matrix(x.shape[2], width)
+    return jnp.einsum("ph,bhwc,qw->bpqc", rows, x.astype(jnp.float32), columns).astype(x.dtype)

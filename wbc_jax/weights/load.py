@@ -69,10 +69,11 @@ def save_variables(
 
 
 def convert_torchvision(arch: str, source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
-    """Flax variables from torchvision weights of one of the eight trunks, matched by name.
+    """Flax variables from weights of another library, matched by name.
 
-    Accepts both DenseNet spellings, a nested `state_dict`, and DataParallel's prefix. A state dict without
-    head gives a trunk (`create_model(arch, num_classes=None)`).
+    Accepts torchvision's names, for SE networks those of timm, Cadene and Paddle v1.7 (see `naming.spellings`), a
+    nested `state_dict`, and DataParallel's prefix. A state dict without head gives a trunk
+    (`create_model(arch, num_classes=None)`).
 
     Args:
         arch: `"resnet50"`, `"densenet121"`, …
@@ -177,7 +178,7 @@ def _from_torch_arrays(arch: str, state: Mapping[str, np.ndarray], where: str) -
 def _known(arch: str) -> None:
     if arch not in ARCHITECTURES:
         raise UsageError(
-            f"torchvision has no weights for {arch!r}",
+            f"no other library's weights are known for {arch!r}",
             expected=f"one of {', '.join(ARCHITECTURES)}",
             where="arch",
             remedy="give the trunk's name, or weights in our own .safetensors form",
