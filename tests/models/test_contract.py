@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "map_tiny": {"feature_units": 8},
     "vgg16": {"stage_sizes": (1, 2), "widths": (4, 8), "hidden_features": 16},
     "vit_b_16": {"depth": 2, "features": 8, "heads": 2, "mlp_features": 16, "image_size_px": 48},
+    "amnet_tiny": {},
     "daffnet_tiny": {"semantic_units": 8, "map_gradient": True, "freeze_map": False},
 }
 # Depth repeats the same blocks: one of each is enough where only the contract is looked at.
@@ -37,6 +38,9 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "resnet": {"stage_sizes": (1, 1, 1, 1)},
     "densenet": {"block_sizes": (1, 1, 1, 1)},
     "scam": {"resnet_name": "resnet_tiny", "densenet_name": "densenet_tiny"},
+    "resnext": {"stage_sizes": (1, 1, 1, 1)},
+    "se_resne": {"stage_sizes": (1, 1, 1, 1)},
+    "amnet": {"trunk_name": "se_resnext_tiny"},
     "epsanet": {"stage_sizes": (1, 1, 1, 1)},
     "map": {"trunk_name": "resnet_tiny"},
     "vgg": {"stage_sizes": (1, 1, 1, 1, 1), "hidden_features": 64},
@@ -45,6 +49,9 @@ SHALLOW: dict[str, dict[str, Any]] = {
 }
 HEADS = {
     "resnet": "fc",
+    "resnext": "fc",
+    "se_resne": "fc",
+    "amnet": "fc",
     "epsanet": "fc",
     "densenet": "classifier",
     "scam": "logits",
@@ -56,6 +63,9 @@ HEADS = {
 # Endpoints that a network of each kind has at least, maps and vectors.
 MAPS = {
     "resnet": {"stem", "stage1", "stage4"},
+    "resnext": {"stem", "stage1", "stage4"},
+    "se_resne": {"stem", "stage1", "stage4"},
+    "amnet": {"trunk/stage4", "attention/se_fused", "attention/se_ge", "attended"},
     "epsanet": {"stem", "stage1", "stage4"},
     "densenet": {"stem", "block1", "transition1"},
     "scam": {"attended", "fused", "resnet", "densenet"},

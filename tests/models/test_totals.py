@@ -259,3 +259,47 @@ def test_daffnet_by_part() -> None:
 def test_rows_of_daffnets_ablation(fields: dict[str, str], total: int) -> None:
     model = create_model("daffnet", num_classes=5, **fields)
     assert count_parameters(variable_shapes(model)["params"]) == total
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "total"),
+    [
+        ("resnext50_32x4d", 1000, 25_028_904),
+        ("se_resnext50_32x4d", 1000, 27_559_896),
+        ("se_resnext50_32x4d", None, 25_510_896),
+        ("se_resnext50_32x4d", 4, 25_519_092),
+        ("se_resnet50", 1000, 28_088_024),
+    ],
+)
+def test_resnext_and_squeeze_excite(name: str, num_classes: int | None, total: int) -> None:
+    shapes = variable_shapes(create_model(name, num_classes=num_classes))
+    assert count_parameters(shapes["params"]) == total
+
+
+def test_amnet_by_part() -> None:
+    """The layer table of blocks.md 10; the gate's kernel is as large as the last map, 7x7 at 224 px."""
+    modules = modules_of(variable_shapes(create_model("amnet", num_classes=4), image_size_px=224))
+    assert modules == {
+        "trunk": 25_510_896,
+        "attention": 135_168 + 526_464 + 104_448,
+        "fc": 2049 * 4,
+    }
+    assert sum(modules.values()) == 26_285_172
+
+
+@pytest.mark.parametrize(
+    ("fields", "change"),
+    [
+        ({"ge_kind": "theta_minus"}, -104_448),
+        ({"ge_kind": "theta_plus"}, 630_912 - 104_448),
+        ({"ge_extent": "2"}, 22_528 - 104_448),
+        ({"first_features": "stem7x7_2048"}, 305_152 - 135_168),
+        ({"use_se": False}, -526_464 - 135_168),
+        ({"use_ge": False}, -104_448),
+        ({"use_fusion": False}, -135_168),
+    ],
+    ids=str,
+)
+def test_variants_of_amnet(fields: dict[str, Any], change: int) -> None:
+    shapes = variable_shapes(create_model("amnet", num_classes=4, **fields), image_size_px=224)
+    assert count_parameters(shapes["params"]) == 26_285_172 + change

@@ -77,7 +77,7 @@ def assert_same_block(
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
 
-    (param_grads, input_grad), y = gradient(variables["params"], jnp.asarray(inputs))
+    (param_grads, input_grad), y = gradient(variables.get("params", {}), jnp.asarray(inputs))
     assert twins.largest_difference(y, output.detach().numpy()) <= TOLERANCE
     assert leaf.grad is not None
     assert twins.largest_difference(input_grad, from_torch(leaf.grad).numpy()) <= TOLERANCE
@@ -86,7 +86,7 @@ def assert_same_block(
     assert found.keys() == expected.keys()
     for path, grad in expected.items():
         scale = max(float(np.abs(grad).max()), 1.0)
-        assert np.abs(grad).max() > 0.01 or path.removeprefix("params/") in vanishing, path
+        assert np.abs(grad).max() > 1e-3 or path.removeprefix("params/") in vanishing, path
         assert twins.largest_difference(found[path], grad) <= TOLERANCE * scale, path
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from flax import linen as nn
 
 from wbc_jax.errors import UsageError
+from wbc_jax.models.amnet import AMNETS, AMNet
 from wbc_jax.models.daffnet import DAFFNETS, DAFFNet
 from wbc_jax.models.densenet import DENSENETS, DenseNet
 from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS, MorphologyPredictor
@@ -18,6 +19,7 @@ from wbc_jax.models.zoo import ZOO
 _MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     **{name: (SCAM, fields) for name, fields in SCAMS.items()},
     **{name: (DAFFNet, fields) for name, fields in DAFFNETS.items()},
+    **{name: (AMNet, fields) for name, fields in AMNETS.items()},
     **{name: (MorphologyPredictor, fields) for name, fields in MORPHOLOGY_PREDICTORS.items()},
     **{name: (ResNet, fields) for name, fields in RESNETS.items()},
     **{name: (DenseNet, fields) for name, fields in DENSENETS.items()},

@@ -1,7 +1,8 @@
 """ResNet (He et al. 2016) as torchvision builds it: v1.5, the stride in the 3x3 convolution of a bottleneck.
 
-EPSANet (Zhang et al. 2021) is a ResNet whose 3x3 convolutions are pyramid squeeze attentions; DAFFNet adds CBAM's
-spatial gate to it.
+ResNeXt (Xie et al. 2017) groups the 3x3 convolution, SE-ResNet and SE-ResNeXt (Hu et al. 2018) gate the channels of
+each block, EPSANet (Zhang et al. 2021) has pyramid squeeze attention in place of the 3x3, DAFFNet adds CBAM's spatial
+gate to that. All are fields of one network, so ImageNet weights fit every layer that two of them share.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from wbc_jax.models.attention import SpatialGate, scale_positions
+from wbc_jax.models.attention import SpatialGate, SqueezeExcite, scale_channels, scale_positions
 from wbc_jax.models.endpoints import Endpoints, record
 from wbc_jax.models.layers import (
     BatchNorm,
@@ -36,8 +37,12 @@ class _Block(nn.Module):
     width: int
     stride: int
     bottleneck: bool
+    inner_width: int | None = None
+    """Channels of a bottleneck's 3x3 convolution; None: `width`."""
+    groups: int = 1
     mixing: Mixing = "conv"
     psa_groups: tuple[int, ...] = (1, 4, 8, 16)
+    squeeze_excite: bool = False
     spatial_gate: bool = False
     norm: Norm = "batch"
     dtype: DTypeLike = jnp.float32
@@ -45,12 +50,15 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
-        def conv(y: jax.Array, name: str, features: int, size: int, stride: int) -> jax.Array:
+        def conv(
+            y: jax.Array, name: str, features: int, size: int, stride: int, groups: int = 1
+        ) -> jax.Array:
             return Conv(
                 features,
                 size,
                 stride,
                 size // 2,
+                groups,
                 use_bias=self.norm == "folded",
                 kernel_init=kaiming_fan_out,
                 dtype=self.dtype,
@@ -59,7 +67,7 @@ class _Block(nn.Module):
 
         def mix(y: jax.Array) -> jax.Array:
             if self.mixing == "conv":
-                return conv(y, "conv2", self.width, 3, self.stride)
+                return conv(y, "conv2", inner, 3, self.stride, self.groups)
             return PyramidSqueezeAttention(self.stride, self.psa_groups, self.dtype, name="psa")(y)
 
         def norm(y: jax.Array, name: str) -> jax.Array:
@@ -68,9 +76,10 @@ class _Block(nn.Module):
             bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name=name)
             return bn(y, use_running_average=use_running_average)
 
+        inner = self.inner_width or self.width
         if self.bottleneck:
             features = 4 * self.width
-            y = nn.relu(norm(conv(x, "conv1", self.width, 1, 1), "bn1"))
+            y = nn.relu(norm(conv(x, "conv1", inner, 1, 1), "bn1"))
             y = nn.relu(norm(mix(y), "bn2"))
             y = norm(conv(y, "conv3", features, 1, 1), "bn3")
         else:
@@ -79,6 +88,8 @@ class _Block(nn.Module):
             y = norm(conv(y, "conv2", features, 3, 1), "bn2")
         if self.stride != 1 or x.shape[-1] != features:
             x = norm(conv(x, "downsample_conv", features, 1, self.stride), "downsample_bn")
+        if self.squeeze_excite:
+            y = scale_channels(y, SqueezeExcite(name="se")(y))
         if self.spatial_gate:
             gate = SpatialGate(self.bn_axis_name, name="spatial_gate")
             y = scale_positions(y, gate(y, use_running_average=use_running_average))
@@ -104,6 +115,12 @@ class ResNet(nn.Module):
     stem_pool: bool = True
     last_stride: int = 2
     """Stride of the fourth stage; 1 keeps its map twice as large."""
+    groups: int = 1
+    """Groups of a bottleneck's 3x3 convolution."""
+    width_per_group: int = 64
+    """A bottleneck's 3x3 convolution has `groups * width_per_group / 64` times the stage's width."""
+    squeeze_excite: bool = False
+    """Gate the channels of each block behind its last norm."""
     mixing: Mixing = "conv"
     """What a bottleneck has between its 1x1 convolutions: a 3x3 convolution or pyramid squeeze attention."""
     psa_groups: tuple[int, ...] = (1, 4, 8, 16)
@@ -145,11 +162,15 @@ class ResNet(nn.Module):
         if self.stem_pool:
             x = max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):
+            width = self.width * 2 ** (stage - 1)
             for index in range(size):
                 block = _Block(
-                    width=self.width * 2 ** (stage - 1),
+                    width=width,
                     stride=self._stride(stage) if index == 0 else 1,
                     bottleneck=self.bottleneck,
+                    inner_width=width * self.width_per_group // 64 * self.groups,
+                    groups=self.groups,
+                    squeeze_excite=self.squeeze_excite,
                     mixing=self.mixing,
                     psa_groups=self.psa_groups,
                     spatial_gate=self.spatial_gate == "block",
@@ -174,6 +195,7 @@ class ResNet(nn.Module):
         return {1: 1, 4: self.last_stride}.get(stage, 2)
 
 
+_RESNET50: dict[str, Any] = {"stage_sizes": (3, 4, 6, 3), "bottleneck": True}
 _BOTTLENECK_TINY: dict[str, Any] = {
     "stage_sizes": (1, 1, 1, 1),
     "bottleneck": True,
@@ -186,10 +208,13 @@ _BOTTLENECK_TINY: dict[str, Any] = {
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False},
     "resnet34": {"stage_sizes": (3, 4, 6, 3), "bottleneck": False},
-    "resnet50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True},
+    "resnet50": _RESNET50,
     "resnet101": {"stage_sizes": (3, 4, 23, 3), "bottleneck": True},
     "resnet152": {"stage_sizes": (3, 8, 36, 3), "bottleneck": True},
-    "epsanet50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True, "mixing": "psa"},
+    "resnext50_32x4d": {**_RESNET50, "groups": 32, "width_per_group": 4},
+    "se_resnet50": {**_RESNET50, "squeeze_excite": True},
+    "se_resnext50_32x4d": {**_RESNET50, "groups": 32, "width_per_group": 4, "squeeze_excite": True},
+    "epsanet50": {**_RESNET50, "mixing": "psa"},
     "epsanet101": {"stage_sizes": (3, 4, 23, 3), "bottleneck": True, "mixing": "psa"},
     # For 64-96 px on a CPU: the map ends at an eighth of the image, 8x8 for 64 px, fine enough for attention and
     # for Grad-CAM to tell the cell from its surroundings.
@@ -202,5 +227,6 @@ RESNETS: dict[str, dict[str, Any]] = {
         "last_stride": 1,
     },
     "resnet_bottleneck_tiny": _BOTTLENECK_TINY,
+    "se_resnext_tiny": {**_BOTTLENECK_TINY, "groups": 4, "width_per_group": 32, "squeeze_excite": True},
     "epsanet_tiny": {**_BOTTLENECK_TINY, "mixing": "psa", "psa_groups": (1, 2, 4, 4)},
 }
