@@ -57,6 +57,7 @@ PURE = (
     "evaluate/calibration.py",
     "explain/attributes.py",
     "explain/grad_cam.py",
+    "explain/step.py",
 )
 PURE_LIBRARIES = {"jax", "flax", "optax", "numpy", "chex", "wbc_jax"}
 PURE_STANDARD = {

@@ -48,8 +48,8 @@ def save_pictures(folder: Path, classes: tuple[str, ...], per_class: int, seed: 
     return folder
 
 
-def make_run(home: Path, model: str = "resnet_tiny", **data: object) -> Path:
-    """`home/run`, a run on the pictures below `home/images`."""
+def make_run(home: Path, model: ModelConfig | None = None, **data: object) -> Path:
+    """`home/run`, a run on the pictures below `home/images`, of a tiny ResNet unless told otherwise."""
     for part, count in (("train", 4), ("val", 2), ("test", 5)):
         save_pictures(home / "images" / part, CLASSES, count, seed=len(part))
     config = Config(
@@ -61,7 +61,7 @@ def make_run(home: Path, model: str = "resnet_tiny", **data: object) -> Path:
             store_size_px=STORE_SIZE,
             **data,  # pyright: ignore[reportArgumentType]
         ),
-        model=ModelConfig(name=model),
+        model=model or ModelConfig(name="resnet_tiny"),
         eval=EvalConfig(batch_size=4),
     )
     experiment = load_experiment(config.data)

@@ -120,6 +120,11 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 ATTRIBUTE_NAMES: tuple[str, ...] = tuple(a.name for a in ATTRIBUTES)
 
 
+def attribute_facts() -> list[dict[str, str | list[str]]]:
+    """The attributes and their values in order, as a card states them."""
+    return [{"name": a.name, "values": list(a.values)} for a in ATTRIBUTES]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is to be told apart: output classes, and the cell classes that each of them gathers."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wbc_jax.cli import main
-from wbc_jax.evaluate.predictions import columns, prediction_rows, read_predictions, write_predictions
+from wbc_jax.evaluate.predictions import prediction_rows, read_predictions, write_predictions
 
 NAMES = ("eosinophil", "lymphocyte", "neutrophil")
 
@@ -25,7 +25,7 @@ def _run(
     paths = [f"cell_{i}.png" for i in range(images)]
     rows = list(prediction_rows(paths, probabilities, names, labels))
     shuffled = [rows[i] for i in order]
-    write_predictions(folder / "predictions" / "test.csv", shuffled, columns(names, labelled=True))
+    write_predictions(folder / "predictions" / "test.csv", shuffled)
     return folder
 
 

@@ -14,10 +14,12 @@ from PIL import Image
 from tiny_run import CLASSES, SIZE, STORE_SIZE, save_picture
 
 from wbc_jax.cli import main
-from wbc_jax.commands.explain import ExplainOptions, choose_endpoint, explain, make_explain_step
+from wbc_jax.commands.explain import ExplainOptions, choose_endpoint, explain
 from wbc_jax.commands.run import LoadedRun, build_model
 from wbc_jax.config import ModelConfig
 from wbc_jax.errors import EXIT_DATA, EXIT_OK, UsageError
+from wbc_jax.explain.attributes import uniform_prior
+from wbc_jax.explain.step import make_explain_step
 
 
 def test_every_image_gets_a_figure_and_a_row(
@@ -51,11 +53,18 @@ def test_the_chosen_class_and_endpoint_are_shown(run: LoadedRun, pictures: Path,
 
 def test_the_step_shows_what_the_network_saw(run: LoadedRun) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, STORE_SIZE, STORE_SIZE, 3), dtype=np.uint8)
-    probabilities, heat, seen = jax.jit(make_explain_step(run, "stage3", None))(run.variables, images)
+    step = make_explain_step(
+        run.model, run.predict_step(), "stage3", None, image_size_px=SIZE, prior=uniform_prior()
+    )
+    prediction, heat, seen, contributions = jax.jit(step)(run.variables, images)
+    assert contributions is None
     edge = (STORE_SIZE - SIZE) // 2
     np.testing.assert_array_equal(seen, images[:, edge : edge + SIZE, edge : edge + SIZE])
     np.testing.assert_allclose(
-        probabilities, jax.jit(run.predict_step())(run.variables, images), rtol=1e-5, atol=1e-6
+        prediction.probabilities,
+        jax.jit(run.predict_step())(run.variables, images).probabilities,
+        rtol=1e-5,
+        atol=1e-6,
     )
     assert heat.shape == (3, SIZE, SIZE)
     assert float(heat.min()) >= 0

@@ -13,7 +13,7 @@ from sklearn import metrics as reference
 
 from wbc_jax.catalog import ABSENT, ATTRIBUTES
 from wbc_jax.evaluate import attributes as scoring
-from wbc_jax.evaluate.attribute_report import AttributeEvaluation, evaluate_attributes
+from wbc_jax.evaluate.attribute_report import evaluate_attributes
 
 SIZES = [len(attribute.values) for attribute in ATTRIBUTES]
 IMAGES = 211
@@ -33,16 +33,10 @@ def case(seed: int = 0, absent_share: float = 0.0) -> tuple[np.ndarray, np.ndarr
     return truth, np.concatenate(groups, axis=1), labels
 
 
-def evaluated(*arguments: Any, **options: Any) -> AttributeEvaluation:
-    evaluation = evaluate_attributes(*arguments, **options)
-    assert evaluation is not None
-    return evaluation
-
-
 @pytest.mark.parametrize("absent_share", [0.0, 0.3])
 def test_each_attributes_scores_are_scikit_learns(absent_share: float) -> None:
     truth, probabilities, labels = case(1, absent_share)
-    rows = evaluated(truth, probabilities, labels, bootstrap_samples=0).per_attribute
+    rows = evaluate_attributes(truth, probabilities, labels, bootstrap_samples=0).per_attribute
     start = 0
     for column, (attribute, size) in enumerate(zip(ATTRIBUTES, SIZES, strict=True)):
         known = truth[:, column] >= 0
@@ -76,7 +70,7 @@ def test_each_attributes_scores_are_scikit_learns(absent_share: float) -> None:
 
 def test_overall_scores_are_means_over_attributes() -> None:
     truth, probabilities, labels = case(2)
-    evaluation = evaluated(truth, probabilities, labels, bootstrap_samples=0)
+    evaluation = evaluate_attributes(truth, probabilities, labels, bootstrap_samples=0)
     for name in (*scoring.SCORES, "auc"):
         mean = np.mean([row[name] or 0.0 for row in evaluation.per_attribute.values()])
         assert evaluation.overall[f"attribute_{name}"] == pytest.approx(mean)
@@ -84,7 +78,7 @@ def test_overall_scores_are_means_over_attributes() -> None:
 
 def test_confusion_matrices_leave_out_what_is_not_annotated() -> None:
     truth, probabilities, labels = case(3, absent_share=0.4)
-    evaluation = evaluated(truth, probabilities, labels, bootstrap_samples=0)
+    evaluation = evaluate_attributes(truth, probabilities, labels, bootstrap_samples=0)
     for column, counts in enumerate(evaluation.counts):
         known = evaluation.truth[:, column] >= 0
         expected = reference.confusion_matrix(
@@ -129,16 +123,15 @@ def test_images_without_attributes_count_for_nothing() -> None:
     truth, probabilities, labels = case(5)
     some = truth.copy()
     some[::2] = ABSENT
-    expected = evaluated(truth[1::2], probabilities[1::2], labels[1::2], bootstrap_samples=30)
-    found = evaluated(some, probabilities, labels, bootstrap_samples=30)
+    expected = evaluate_attributes(truth[1::2], probabilities[1::2], labels[1::2], bootstrap_samples=30)
+    found = evaluate_attributes(some, probabilities, labels, bootstrap_samples=30)
     assert found.to_json() == expected.to_json()
-    assert evaluate_attributes(np.full_like(truth, ABSENT), probabilities, labels) is None
 
 
 def test_an_attribute_nobody_annotates_is_left_out() -> None:
     truth, probabilities, labels = case(6)
     truth[:, 2] = ABSENT
-    evaluation = evaluated(truth, probabilities, labels, bootstrap_samples=20)
+    evaluation = evaluate_attributes(truth, probabilities, labels, bootstrap_samples=20)
     assert "nucleus_shape" not in evaluation.per_attribute
     accuracies = [row["accuracy"] or 0.0 for row in evaluation.per_attribute.values()]
     assert len(accuracies) == 10
@@ -149,14 +142,14 @@ def test_an_attribute_nobody_annotates_is_left_out() -> None:
 def test_a_value_that_never_occurs_gives_no_area_and_no_nan() -> None:
     truth, probabilities, labels = case(7)
     truth[:, 0] = 0
-    evaluation = evaluated(truth, probabilities, labels, bootstrap_samples=20)
+    evaluation = evaluate_attributes(truth, probabilities, labels, bootstrap_samples=20)
     assert evaluation.per_attribute["cell_size"]["auc"] is None
     assert np.isfinite(list(evaluation.overall.values())).all()
 
 
 def test_intervals_agree_with_resampling_images_one_by_one() -> None:
     truth, probabilities, labels = case(8)
-    intervals = evaluated(truth, probabilities, labels, bootstrap_samples=3000).intervals
+    intervals = evaluate_attributes(truth, probabilities, labels, bootstrap_samples=3000).intervals
     predicted = scoring.predicted_values(probabilities)
     rows = np.random.default_rng(9).integers(0, IMAGES, size=(1500, IMAGES))
     direct = {"attribute_accuracy": [], "subset_accuracy": [], "jaccard": [], "attribute_macro_f1": []}
@@ -207,7 +200,7 @@ def test_baselines_of_the_real_annotations(data_dir: Path) -> None:
     probabilities = np.concatenate(
         [np.eye(size)[truth[:, column]] for column, size in enumerate(SIZES)], axis=1
     )
-    evaluation = evaluated(truth, probabilities, labels[1], baselines, bootstrap_samples=0)
+    evaluation = evaluate_attributes(truth, probabilities, labels[1], baselines, bootstrap_samples=0)
     assert evaluation.overall["attribute_accuracy"] == 1.0
     hits = {"majority": [], "class_only": []}
     for attribute in ATTRIBUTES:

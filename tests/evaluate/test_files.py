@@ -19,7 +19,7 @@ from wbc_jax.evaluate.attribute_report import AttributeEvaluation, evaluate_attr
 from wbc_jax.evaluate.attribute_tables import attribute_overall_table, attribute_table, write_attribute_csv
 from wbc_jax.evaluate.attributes import fit_baselines
 from wbc_jax.evaluate.figures import draw_all, training_figure
-from wbc_jax.evaluate.predictions import columns, prediction_rows, write_predictions
+from wbc_jax.evaluate.predictions import prediction_rows, write_predictions
 from wbc_jax.evaluate.report import evaluate_predictions
 from wbc_jax.evaluate.tables import class_table, overall_table, write_class_csv
 
@@ -31,7 +31,7 @@ PROBABILITIES = np.random.default_rng(0).dirichlet([1, 1, 1], size=8)
 def test_predictions_csv_has_a_row_per_image_and_a_column_per_class(tmp_path: Path) -> None:
     paths = [f"image {i}, with comma.png" for i in range(8)]
     rows = prediction_rows(paths, PROBABILITIES, NAMES, LABELS)
-    count = write_predictions(tmp_path / "p.csv", rows, columns(NAMES, labelled=True))
+    count = write_predictions(tmp_path / "p.csv", rows)
     read = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert count == len(read) == 8
     assert read[3]["path"] == paths[3]
@@ -41,7 +41,7 @@ def test_predictions_csv_has_a_row_per_image_and_a_column_per_class(tmp_path: Pa
 
 
 def test_predictions_json_holds_numbers(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.json", prediction_rows(["x.png"], PROBABILITIES[:1], NAMES), [])
+    write_predictions(tmp_path / "p.json", prediction_rows(["x.png"], PROBABILITIES[:1], NAMES))
     (row,) = json.loads((tmp_path / "p.json").read_text())
     assert isinstance(row["confidence"], float)
     assert sum(row[f"prob_{name}"] for name in NAMES) == pytest.approx(1, abs=1e-5)
@@ -49,14 +49,14 @@ def test_predictions_json_holds_numbers(tmp_path: Path) -> None:
 
 def test_unknown_ending_is_refused_and_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.csv or \.json"):
-        write_predictions(tmp_path / "p.xls", [], [])
+        write_predictions(tmp_path / "p.xls", [])
 
     def broken():
         yield {"path": "a"}
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_predictions(tmp_path / "p.csv", broken(), ["path"])
+        write_predictions(tmp_path / "p.csv", broken())
     assert not (tmp_path / "p.csv").exists()
 
 
@@ -96,9 +96,7 @@ def attribute_evaluation() -> AttributeEvaluation:
     labels = random.integers(0, 3, 40)
     probabilities = np.concatenate([random.dirichlet(np.ones(size), 40) for size in sizes], axis=1)
     baselines = fit_baselines(labels, truth, 3)
-    evaluation = evaluate_attributes(truth, probabilities, labels, baselines, bootstrap_samples=20)
-    assert evaluation is not None
-    return evaluation
+    return evaluate_attributes(truth, probabilities, labels, baselines, bootstrap_samples=20)
 
 
 def test_attribute_tables_show_baselines_and_the_distance_to_the_published_one(tmp_path: Path) -> None:

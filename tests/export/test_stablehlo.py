@@ -13,10 +13,11 @@ import pytest
 from wbc_jax.errors import DataError, UsageError
 from wbc_jax.export.card import card_path, read_card, write_card
 from wbc_jax.export.stablehlo import load_stablehlo, read_program, write_stablehlo
+from wbc_jax.train.steps import Prediction
 
 
-def mean_colour(variables: Any, images: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32).mean(axis=(1, 2)) @ variables["w"]
+def mean_colour(variables: Any, images: jax.Array) -> Prediction:
+    return Prediction(images.astype(jnp.float32).mean(axis=(1, 2)) @ variables["w"], None)
 
 
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(3, 2)}
@@ -30,11 +31,11 @@ def test_a_program_carries_its_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_program(path).call(images), expected, rtol=1e-5)
 
 
-def only_on_cpu(variables: Any, images: jax.Array) -> jax.Array:
+def only_on_cpu(variables: Any, images: jax.Array) -> Prediction:
     """A Schur decomposition has no lowering elsewhere."""
-    colours = mean_colour(variables, images)
+    colours = mean_colour(variables, images).probabilities
     triangular, _ = jax.scipy.linalg.schur(colours.T @ colours)
-    return colours @ triangular
+    return Prediction(colours @ triangular, None)
 
 
 def test_platforms_that_do_not_lower_are_left_out(tmp_path: Path) -> None:
@@ -47,7 +48,9 @@ def test_platforms_that_do_not_lower_are_left_out(tmp_path: Path) -> None:
 
 def test_a_network_without_a_portable_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no StableHLO form"):
-        write_stablehlo(tmp_path / "x", lambda v, x: jnp.zeros(int(x.shape[0])), WEIGHTS, 4)  # needs a number
+        write_stablehlo(
+            tmp_path / "x", lambda v, x: Prediction(jnp.zeros(int(x.shape[0])), None), WEIGHTS, 4
+        )  # needs a number
     with pytest.raises(UsageError, match="no StableHLO form"):
         write_stablehlo(tmp_path / "x", only_on_cpu, WEIGHTS, 4, ("tpu",))
 

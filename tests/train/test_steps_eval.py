@@ -69,7 +69,8 @@ def test_exact_for_every_batch_size(variables, oracle, batch_size):
 def test_prediction_is_the_evaluations_probabilities(variables, oracle):
     data, log_p = oracle
     predict = jax.jit(make_predict_step(ToyNet(dropout_rate=0.5), image_size_px=SIZE))
-    probabilities = predict(variables, data.images)
+    probabilities, attributes = predict(variables, data.images)
+    assert attributes is None
     assert probabilities.dtype == jnp.float32
     np.testing.assert_allclose(probabilities, np.exp(log_p), atol=1e-6)
 
@@ -80,9 +81,10 @@ def test_mirror_average_is_the_mean_of_four_predictions(variables):
     images[:, :, : SIZE // 3] //= 3
     plain = make_predict_step(ToyNet(), image_size_px=SIZE)
     views = [images, images[:, ::-1], images[:, :, ::-1], images[:, ::-1, ::-1]]
-    each = np.stack([plain(variables, jnp.asarray(view.copy())) for view in views])
+    each = np.stack([plain(variables, jnp.asarray(view.copy())).probabilities for view in views])
     averaged = make_predict_step(ToyNet(), image_size_px=SIZE, flip_average=True)
-    np.testing.assert_allclose(averaged(variables, jnp.asarray(images)), each.mean(axis=0), atol=1e-6)
+    found = averaged(variables, jnp.asarray(images)).probabilities
+    np.testing.assert_allclose(found, each.mean(axis=0), atol=1e-6)
     assert np.ptp(each, axis=0).max() > 1e-3
 
 

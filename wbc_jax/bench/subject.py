@@ -184,7 +184,7 @@ class InferSubject:
 
     def probabilities(self) -> np.ndarray:
         """float32 `(B, K)`."""
-        return np.asarray(self._step(self._variables, self._images))
+        return np.asarray(self._step(self._variables, self._images).probabilities)
 
 
 def _forever(item: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -6,64 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from wbc_jax.commands.results import score_samples, training_baselines
 from wbc_jax.commands.run import METRICS_FILE
 from wbc_jax.commands.scoring import SamplePredictions
 from wbc_jax.config import Config
-from wbc_jax.data.experiment import Experiment, Samples
-from wbc_jax.evaluate.figures import draw_all, training_figure
-from wbc_jax.evaluate.predictions import columns, prediction_rows, write_predictions
-from wbc_jax.evaluate.report import Evaluation, evaluate_predictions
-from wbc_jax.evaluate.tables import class_table, overall_table, write_class_csv
+from wbc_jax.data.experiment import Experiment
+from wbc_jax.evaluate.figures import training_figure
 from wbc_jax.runtime.checkpoints import load_variables
 from wbc_jax.runtime.goodput import Goodput
 from wbc_jax.runtime.json_files import write_json
 from wbc_jax.runtime.logs import MetricsLog
 from wbc_jax.train.loop import LoopOutcome
-
-
-def score_samples(
-    predict: Callable[[Samples], Any],
-    samples: Samples,
-    class_names: tuple[str, ...],
-    *,
-    name: str,
-    directory: Path,
-    bootstrap_samples: int,
-) -> Evaluation:
-    """Scores one set of samples and writes its predictions file, figures and class table.
-
-    Args:
-        predict: samples -> probabilities `(n, K)`.
-        samples: what to score; at least one.
-        class_names: the K classes.
-        name: stem of the files, such as `test`.
-        directory: gets `predictions/` and `figures/`.
-        bootstrap_samples: resamples behind the intervals; 0: none.
-    """
-    probabilities = predict(samples)
-    evaluation = evaluate_predictions(
-        samples.labels, probabilities, class_names, bootstrap_samples=bootstrap_samples
-    )
-    rows = prediction_rows(samples.ids(), probabilities, class_names, samples.labels)
-    write_predictions(directory / "predictions" / f"{name}.csv", rows, columns(class_names, labelled=True))
-    draw_all(evaluation, directory / "figures", name)
-    write_class_csv(evaluation, directory / "figures" / f"classes_{name}.csv")
-    return evaluation
-
-
-def metrics_json(evaluation: Evaluation, name: str) -> dict[str, Any]:
-    """Flat `test.accuracy`, … for scripts, and everything else under `test`."""
-    flat = {f"{name}.{score}": value for score, value in evaluation.overall.items()}
-    return {**flat, name: evaluation.to_json()}
-
-
-def show(evaluation: Evaluation, title: str) -> None:
-    """Prints the overall and the class table."""
-    console = Console()
-    console.print(overall_table(evaluation, title))
-    console.print(class_table(evaluation))
 
 
 def conclude(
@@ -87,18 +40,21 @@ def conclude(
             samples = experiment.part(name)
             if not len(samples.rows):
                 continue
-            evaluation = score_samples(
-                lambda s: predict_samples(variables, s, config.eval.batch_size).probabilities,
+            results = score_samples(
+                lambda s: predict_samples(variables, s, config.eval.batch_size),
                 samples,
                 experiment.task.class_names,
                 name=name,
                 directory=path,
                 bootstrap_samples=config.eval.bootstrap_samples,
+                baselines=lambda: training_baselines(
+                    experiment.task, experiment.store, experiment.split.train
+                ),
             )
-            metrics |= metrics_json(evaluation, name)
+            metrics |= results.to_json(name)
     training_figure(history, path / "figures" / "training.png")
     write_json(path / METRICS_FILE, metrics)
-    show(evaluation, "test")
+    results.show("test")
     print(timer.summary_line())
     print(f"run directory: {path}")
     print(f"next: wbc-jax explain {path} IMAGES --out maps     (where the network looks)")

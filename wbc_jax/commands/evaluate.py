@@ -15,13 +15,14 @@ import numpy as np
 from rich.console import Console
 
 from wbc_jax.catalog import label_map
-from wbc_jax.commands.conclude import metrics_json, score_samples, show
+from wbc_jax.commands.results import score_samples, training_baselines
 from wbc_jax.commands.run import METRICS_FILE, LoadedRun, load_run
 from wbc_jax.commands.scoring import predict_samples
 from wbc_jax.config import DataConfig
 from wbc_jax.data.experiment import PARTS, Samples, load_external, open_prepared
 from wbc_jax.data.splits import split_from_json
-from wbc_jax.errors import EXIT_OK, DataError, UsageError
+from wbc_jax.errors import EXIT_OK, DataError, UsageError, WbcError
+from wbc_jax.evaluate.attributes import Baselines
 from wbc_jax.evaluate.cross_laboratory import (
     LaboratoryRow,
     laboratory_row,
@@ -113,13 +114,14 @@ def evaluate(run_dir: Path, options: EvaluateOptions) -> int:
         )
     )
     variables = jax.device_put(run.variables)
-    evaluation = score_samples(
-        lambda samples: predict_samples(step, variables, samples, options.batch_size).probabilities,
+    results = score_samples(
+        lambda samples: predict_samples(step, variables, samples, options.batch_size),
         chosen.samples,
         run.task.class_names,
         name=chosen.split,
         directory=folder,
         bootstrap_samples=options.bootstrap_samples,
+        baselines=lambda: own_baselines(run, options.data),
     )
     facts = {
         "dataset": chosen.name,
@@ -129,10 +131,10 @@ def evaluate(run_dir: Path, options: EvaluateOptions) -> int:
         "store_digest": chosen.samples.store.digest,
         "outside_task": dict(chosen.left_out),
     }
-    write_json(folder / METRICS_FILE, facts | metrics_json(evaluation, chosen.split))
+    write_json(folder / METRICS_FILE, facts | results.to_json(chosen.split))
     rows = laboratory_rows(run, root)
     write_laboratory_csv(rows, root / TABLE_FILE)
-    show(evaluation, f"{chosen.name}, {chosen.split}")
+    results.show(f"{chosen.name}, {chosen.split}")
     Console().print(laboratory_table(rows))
     print(f"written: {folder} and {root / TABLE_FILE}")
     return EXIT_OK
@@ -192,6 +194,17 @@ def own_samples(
         )
     samples = Samples(store=store, rows=rows, labels=labels[rows], attributes=store.samples.attributes[rows])
     return samples, dict(left_out)
+
+
+def own_baselines(run: LoadedRun, data: EvaluateData) -> Baselines | None:
+    """What the run's own training images say about attributes; None, and a line that says so, without them."""
+    own = dataclasses.replace(data, dataset=None, raw_dir=data.raw_dir if _is_own(run, data) else None)
+    try:
+        samples, _ = own_samples(run, "train", own)
+    except WbcError as error:
+        print(f"no attribute baselines: the run's training images cannot be read ({error.found})")
+        return None
+    return training_baselines(run.task, samples.store, samples.rows)
 
 
 def laboratory_rows(run: LoadedRun, root: Path) -> list[LaboratoryRow]:

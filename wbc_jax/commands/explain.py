@@ -1,26 +1,30 @@
-"""`wbc-jax explain`: Grad-CAM overlays of image files."""
+"""`wbc-jax explain`: where the network looks in image files, and by which morphology it decides."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wbc_jax.catalog import ATTRIBUTES
 from wbc_jax.commands.image_files import ImageBatch, find_images, make_batches, none_readable, read_images
 from wbc_jax.commands.run import LoadedRun, load_run
 from wbc_jax.data.decode import BadImage
 from wbc_jax.errors import EXIT_OK, UsageError
-from wbc_jax.explain.grad_cam import feature_maps, grad_cam
+from wbc_jax.explain.attributes import uniform_prior
+from wbc_jax.explain.cell_figure import AttributeReading, cell_figure
+from wbc_jax.explain.grad_cam import feature_maps
 from wbc_jax.explain.overlay import explanation_figure
+from wbc_jax.explain.step import make_explain_step
+from wbc_jax.models.attribute_groups import GROUP_SLICES
 from wbc_jax.runtime.progress import track
-from wbc_jax.train.augment import IMAGENET_MEAN, IMAGENET_STD, center
 
 _CONTACT_IMAGES = 12
 
@@ -30,9 +34,11 @@ class ExplainOptions:
     """Options of `wbc-jax explain`."""
 
     out: Path = Path("explanations")
-    """Folder for <name>_gradcam.png of each image, explanations.png and explanations.csv."""
+    """Folder for a figure of each image, explanations.csv and, of all images together, explanations.png. A figure is
+    <name>_gradcam.png or, of a network that predicts morphology, <name>_cell.png."""
     endpoint: str | None = None
-    """Feature map to explain; None: SCAM's output `attended`, of other networks the last map."""
+    """Feature map to explain; None: SCAM's output `attended`, DAFFNet's last semantic map, of other networks the
+    last map."""
     class_name: str | None = None
     """Class whose evidence is shown; None: each image's predicted class."""
     batch_size: int = 16
@@ -49,26 +55,48 @@ class Explanation:
         path: name of the image.
         image: uint8 `(H, W, 3)`, what the network saw.
         heat: float32 `(H, W)` in [0, 1].
-        predicted: predicted class.
-        confidence: its probability.
-        explained: class that the map is about.
+        probabilities: class name -> probability.
+        explained: class that the map and the contributions are about.
+        attributes: what the network says of each attribute; empty for a network without attributes.
     """
 
     path: str
     image: np.ndarray
     heat: np.ndarray
-    predicted: str
-    confidence: float
+    probabilities: dict[str, float]
     explained: str
+    attributes: list[AttributeReading]
+
+    @property
+    def predicted(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
 
     def title(self) -> str:
         """Line above the image: file, class and confidence."""
-        text = f"{Path(self.path).name}\n{self.predicted} {self.confidence:.1%}"
+        text = f"{Path(self.path).name}\n{self.predicted} {self.probabilities[self.predicted]:.1%}"
         return text if self.explained == self.predicted else f"{text}, shown: {self.explained}"
+
+    def row(self, endpoint: str, figure: str) -> dict[str, str]:
+        """Cells of the table."""
+        cells = {
+            "path": self.path,
+            "predicted": self.predicted,
+            "confidence": f"{self.probabilities[self.predicted]:.6f}",
+            "explained": self.explained,
+            "endpoint": endpoint,
+            "figure": figure,
+        }
+        for reading in self.attributes:
+            cells[reading.name] = reading.value
+            cells[f"{reading.name}_confidence"] = f"{reading.confidence:.6f}"
+            if reading.contribution is not None:
+                cells[f"{reading.name}_contribution"] = f"{reading.contribution:.6f}"
+        return cells
 
 
 def explain(run_dir: Path, paths: tuple[Path, ...], options: ExplainOptions) -> int:
-    """Draws where in each image the evidence for a class lies; returns the exit code.
+    """Draws where in each image the evidence for a class lies, and the morphology; returns the exit code.
 
     Raises:
         UsageError: no images, or an unknown class or endpoint.
@@ -107,7 +135,9 @@ def choose_endpoint(run: LoadedRun, name: str | None) -> str:
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     maps = feature_maps(run.model, run.variables, images)
     if name is None:
-        return "attended" if "attended" in maps else list(maps)[-1]
+        # The class logit of DAFFNet does not lead back into the branch that predicts the attributes.
+        semantic = [known for known in maps if known.startswith("semantic/")]
+        return "attended" if "attended" in maps else (semantic or list(maps))[-1]
     if name not in maps:
         lines = [f"  {known}: {' x '.join(map(str, shape[1:]))}" for known, shape in maps.items()]
         raise UsageError(
@@ -118,41 +148,51 @@ def choose_endpoint(run: LoadedRun, name: str | None) -> str:
     return name
 
 
-def make_explain_step(
-    run: LoadedRun, endpoint: str, class_index: int | None
-) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    """`(variables, uint8 (B, S, S, 3)) -> probabilities (B, K), heat (B, H, W), uint8 (B, H, W, 3) as seen`, pure."""
-    mean, std = (jnp.asarray(v, jnp.float32)[None, None, None, :] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    predict = run.predict_step()
-
-    def step(variables: Any, images_u8: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        images = center(images_u8, run.config.data.image_size_px)  # (B, H, W, 3)
-        probabilities = predict(variables, images_u8)
-        chosen = jnp.argmax(probabilities, axis=-1) if class_index is None else class_index
-        heat = grad_cam(run.model, variables, images, endpoint, chosen)
-        seen = jnp.clip((images * std + mean) * 255.0 + 0.5, 0.0, 255.0).astype(jnp.uint8)
-        return probabilities, heat, seen
-
-    return step
-
-
 def _explanations(
     run: LoadedRun, endpoint: str, class_index: int | None, batches: Iterator[ImageBatch]
 ) -> Iterator[Explanation]:
-    step, variables = jax.jit(make_explain_step(run, endpoint, class_index)), jax.device_put(run.variables)
+    prior = run.attribute_prior()
+    step = make_explain_step(
+        run.model,
+        run.predict_step(),
+        endpoint,
+        class_index,
+        image_size_px=run.config.data.image_size_px,
+        prior=uniform_prior() if prior is None else prior,
+    )
+    compiled, variables = jax.jit(step), jax.device_put(run.variables)
     names = run.task.class_names
     for batch in batches:
-        probabilities, heats, seen = map(np.asarray, step(variables, batch.images))
+        found = jax.tree.map(np.asarray, compiled(variables, batch.images))
         for row, path in enumerate(batch.paths):
-            best = int(probabilities[row].argmax())
+            one = jax.tree.map(lambda values: values[row], found)  # noqa: B023
+            best = int(one.prediction.probabilities.argmax())
             yield Explanation(
                 path=path,
-                image=seen[row],
-                heat=heats[row],
-                predicted=names[best],
-                confidence=float(probabilities[row, best]),
+                image=one.seen,
+                heat=one.heat,
+                probabilities=dict(zip(names, map(float, one.prediction.probabilities), strict=True)),
                 explained=names[best if class_index is None else class_index],
+                attributes=_readings(one.prediction.attribute_probabilities, one.contributions),
             )
+
+
+def _readings(probabilities: np.ndarray | None, contributions: np.ndarray | None) -> list[AttributeReading]:
+    """Of one image, `(31,)` and `(11,)`."""
+    if probabilities is None:
+        return []
+    readings = []
+    for index, (attribute, part) in enumerate(zip(ATTRIBUTES, GROUP_SLICES, strict=True)):
+        best = int(probabilities[part].argmax())
+        readings.append(
+            AttributeReading(
+                name=attribute.name,
+                value=attribute.values[best],
+                confidence=float(probabilities[part][best]),
+                contribution=None if contributions is None else float(contributions[index]),
+            )
+        )
+    return readings
 
 
 def _write_all(explanations: Iterator[Explanation], out: Path, endpoint: str) -> list[Explanation]:
@@ -161,23 +201,40 @@ def _write_all(explanations: Iterator[Explanation], out: Path, endpoint: str) ->
     used: set[str] = set()
     with (out / "explanations.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "predicted", "confidence", "explained", "endpoint", "figure"])
         for one in explanations:
-            figure = out / _figure_name(one.path, used)
-            explanation_figure([one.image], [one.heat], [one.title()], figure, endpoint=endpoint)
-            confidence = f"{one.confidence:.6f}"
-            writer.writerow([one.path, one.predicted, confidence, one.explained, endpoint, figure.name])
+            figure = out / _figure_name(one.path, "cell" if one.attributes else "gradcam", used)
+            _draw(one, figure, endpoint)
+            row = one.row(endpoint, figure.name)
+            if not first:
+                writer.writerow(row)
+            writer.writerow(row.values())
             if len(first) < _CONTACT_IMAGES:
                 first.append(one)
     return first
 
 
-def _figure_name(path: str, used: set[str]) -> str:
-    """`cell.jpg` -> `cell_gradcam.png`; numbered where another folder has an image of that name."""
+def _draw(one: Explanation, path: Path, endpoint: str) -> None:
+    if not one.attributes:
+        explanation_figure([one.image], [one.heat], [one.title()], path, endpoint=endpoint)
+        return
+    cell_figure(
+        one.image,
+        one.heat,
+        one.probabilities,
+        one.attributes,
+        path,
+        title=one.title().replace("\n", ": "),
+        explained=one.explained,
+        endpoint=endpoint,
+    )
+
+
+def _figure_name(path: str, kind: str, used: set[str]) -> str:
+    """`a.jpg` -> `a_gradcam.png`; numbered where another folder has an image of that name."""
     stem = re.sub(r"[^\w.-]+", "_", Path(path).stem) or "image"
-    name, number = f"{stem}_gradcam.png", 2
+    name, number = f"{stem}_{kind}.png", 2
     while name in used:
-        name, number = f"{stem}-{number}_gradcam.png", number + 1
+        name, number = f"{stem}-{number}_{kind}.png", number + 1
     used.add(name)
     return name
 

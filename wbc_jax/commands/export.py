@@ -11,6 +11,7 @@ import jax
 import jax.export
 import numpy as np
 
+from wbc_jax.catalog import attribute_facts
 from wbc_jax.commands.evaluate import own_samples
 from wbc_jax.commands.image_files import find_images, read_images
 from wbc_jax.commands.run import METRICS_FILE, LoadedRun, load_run, model_options, preprocessing_facts
@@ -19,14 +20,15 @@ from wbc_jax.errors import EXIT_OK, DataError, UsageError, WbcError
 from wbc_jax.export import trunks
 from wbc_jax.export.card import card_path, write_card
 from wbc_jax.export.stablehlo import SUFFIX as STABLEHLO_SUFFIX
-from wbc_jax.export.stablehlo import read_program, write_stablehlo
+from wbc_jax.export.stablehlo import answer, read_program, write_stablehlo
 from wbc_jax.runtime.json_files import dumps_strict, read_json
 from wbc_jax.runtime.provenance import collect_provenance
+from wbc_jax.train.steps import Prediction
 from wbc_jax.weights.load import load_variables, save_variables
 from wbc_jax.weights.readers import SAFETENSORS_SUFFIX
 
 TOLERANCE = 1e-4
-"""Largest allowed difference of a class probability between the export and the run."""
+"""Largest allowed difference of a class or attribute probability between the export and the run."""
 CHECK_IMAGES = 16
 
 _SUFFIXES = {
@@ -145,6 +147,11 @@ def make_card(run: LoadedRun) -> dict[str, Any]:
     metrics_path, provenance_path = run.directory / METRICS_FILE, run.directory / "provenance.json"
     metrics = read_json(metrics_path).get("test") if metrics_path.is_file() else None
     provenance = read_json(provenance_path) if provenance_path.is_file() else {}
+    output = f"float32 (B, {task.num_classes}), probabilities in the order of class_names"
+    attributes: dict[str, Any] = {}
+    if run.predicts_attributes():
+        attributes = {"attributes": attribute_facts()}
+        output += "; float32 (B, 31), probabilities of the values of all attributes, in their order"
     return {
         "model": config.model.name,
         "model_options": model_options(config.model),
@@ -153,7 +160,8 @@ def make_card(run: LoadedRun) -> dict[str, Any]:
         "class_names": list(task.class_names),
         "members": {name: list(cells) for name, cells in zip(task.class_names, task.members, strict=True)},
         "input": f"uint8 (B, {size}, {size}, 3), RGB, made square by preprocessing.framing",
-        "output": f"float32 (B, {task.num_classes}), probabilities in the order of class_names",
+        "output": output,
+        **attributes,
         "preprocessing": preprocessing_facts(config, run.framing),
         "trained_on": {"dataset": config.data.dataset, "split": config.data.split},
         "metrics": {"test": metrics},
@@ -170,7 +178,7 @@ def _write_and_compare(
 ) -> tuple[list[Path], dict[str, Any], float]:
     """Files written, facts for the card, largest difference from the run."""
     predict = jax.jit(run.predict_step())
-    expected = np.asarray(predict(run.variables, check.images))
+    expected = predict(run.variables, check.images)
     files, facts = [draft], {"export": options.format}
     if options.format == "safetensors":
         save_variables(draft, run.variables, {"card": dumps_strict(make_card(run))})
@@ -181,19 +189,21 @@ def _write_and_compare(
         program = read_program(draft)
         facts |= {"platforms": list(program.platforms), "left_out": left_out}
         # One batch of all and one of a single image: the number of images is free.
-        together = np.asarray(program.call(check.images))
-        single = np.asarray(program.call(check.images[:1]))
-        answers = [together, np.concatenate([single, together[1:]])]
+        together, single = (answer(program.call(images)) for images in (check.images, check.images[:1]))
+        answers = [
+            together,
+            jax.tree.map(lambda one, all_: np.concatenate([one, all_[1:]]), single, together),
+        ]
     else:
         parts = trunks.torchvision_trunks(run.config.model.name, run.model, run.variables)
         written = trunks.write_trunks(draft, parts, run.variables)
         files = list(written.values())
         facts |= {"trunks": {path.name: parts[part] for part, path in written.items()}}
         answers = [predict(trunks.variables_from_trunks(written, parts, run.variables), check.images)]
-    difference = max(float(np.abs(np.asarray(answer) - expected).max()) for answer in answers)
+    difference = max(_difference(said, expected) for said in answers)
     if not difference <= TOLERANCE:  # also when it is not a number
         raise DataError(
-            f"the export differs from the run by {difference:.2e} in a class probability",
+            f"the export differs from the run by {difference:.2e} in a probability",
             expected=f"at most {TOLERANCE:g} on {len(check.images)} {check.source}",
             where=str(options.out),
             remedy="nothing was written; report this with the card of the run",
@@ -201,9 +211,15 @@ def _write_and_compare(
     return files, facts, difference
 
 
+def _difference(said: Prediction, expected: Prediction) -> float:
+    """Largest difference of a class or attribute probability; not a number where one is not."""
+    gaps = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), said, expected)
+    return float(np.max(jax.tree.leaves(gaps)))
+
+
 def _check_facts(check: CheckImages, difference: float) -> dict[str, Any]:
     return {
-        "compared": "class probabilities of the export, read back, and of the run",
+        "compared": "probabilities of the export, read back, and of the run",
         "images": len(check.images),
         "source": check.source,
         "largest_difference": difference,

@@ -1,4 +1,4 @@
-"""`wbc-jax predict`: class probabilities of image files, from a run or an exported model."""
+"""`wbc-jax predict`: classes and attributes of image files, from a run or an exported model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from wbc_jax.commands.run import load_run
 from wbc_jax.data.decode import BadImage
 from wbc_jax.data.framing import Framing
 from wbc_jax.errors import EXIT_OK, UsageError
-from wbc_jax.evaluate.predictions import columns, prediction_rows, write_predictions
+from wbc_jax.evaluate.predictions import prediction_rows, write_predictions
 from wbc_jax.export.stablehlo import SUFFIX as STABLEHLO_SUFFIX
 from wbc_jax.export.stablehlo import load_stablehlo
 from wbc_jax.runtime.progress import track
+from wbc_jax.train.steps import Prediction
 
 _LISTED_IMAGES = 20
 
@@ -32,7 +33,8 @@ class PredictOptions:
     """Options of `wbc-jax predict`."""
 
     out: Path = Path("predictions.csv")
-    """File for the predictions, .csv or .json, a row per image: path, predicted, confidence, prob_<class> …"""
+    """File for the predictions, .csv or .json, a row per image: path, predicted, confidence, prob_<class> …; of a
+    network that predicts morphology also <attribute> and <attribute>_confidence of all eleven."""
     batch_size: int = 64
     """Images per call of the network; any value gives the same result."""
     on_bad_image: Literal["stop", "skip"] = "skip"
@@ -48,14 +50,14 @@ class Predictor:
     Attributes:
         class_names: the K classes.
         framing: how images were made square for training.
-        size_px: side of the squares that `probabilities` takes, px.
-        probabilities: uint8 `(B, size_px, size_px, 3)` -> float32 `(B, K)`; compiled once a batch size.
+        size_px: side of the squares that `predict` takes, px.
+        predict: uint8 `(B, size_px, size_px, 3)` -> what the network says of them; compiled once a batch size.
     """
 
     class_names: tuple[str, ...]
     framing: Framing
     size_px: int
-    probabilities: Callable[[np.ndarray], np.ndarray]
+    predict: Callable[[np.ndarray], Prediction]
 
 
 def load_predictor(source: Path) -> Predictor:
@@ -73,7 +75,7 @@ def load_predictor(source: Path) -> Predictor:
             class_names=run.task.class_names,
             framing=run.framing,  # pyright: ignore[reportArgumentType]
             size_px=run.config.data.store_size_px,
-            probabilities=lambda images: np.asarray(step(variables, images)),
+            predict=lambda images: step(variables, images),
         )
     if source.suffix == STABLEHLO_SUFFIX:
         model = load_stablehlo(source)
@@ -81,7 +83,7 @@ def load_predictor(source: Path) -> Predictor:
             class_names=model.class_names,
             framing=model.framing,  # pyright: ignore[reportArgumentType]
             size_px=model.size_px,
-            probabilities=lambda images: np.asarray(model.call(images)),
+            predict=model.call,
         )
     raise UsageError(
         f"{source} is neither a run directory nor an exported model"
@@ -118,17 +120,22 @@ def predict(source: Path, paths: tuple[Path, ...], options: PredictOptions) -> i
         )
         counted = track(images, "images", total=len(files))
         for batch in make_batches(counted, min(options.batch_size, len(files)), skipped):
-            probabilities = predictor.probabilities(batch.images)[: len(batch.paths)]
-            for row in prediction_rows(batch.paths, probabilities, predictor.class_names):
+            count = len(batch.paths)
+            said = jax.tree.map(lambda values: np.asarray(values)[:count], predictor.predict(batch.images))  # noqa: B023
+            for row in prediction_rows(
+                batch.paths,
+                said.probabilities,
+                predictor.class_names,
+                attribute_probabilities=said.attribute_probabilities,
+            ):
                 counts[row["predicted"]] += 1
                 yield row
         _write_skipped(skipped, options.out)
         if not counts:
             raise none_readable(skipped)
 
-    names = columns(predictor.class_names, labelled=False)
     try:
-        write_predictions(options.out, rows(), names)
+        write_predictions(options.out, rows())
     finally:
         options.out.with_name(options.out.name + ".part").unlink(missing_ok=True)
     _show(predictor.class_names, counts, skipped, options.out)

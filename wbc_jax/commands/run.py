@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wbc_jax import models
-from wbc_jax.catalog import Task
+from wbc_jax.catalog import ATTRIBUTES, Task
 from wbc_jax.config import Config, ModelConfig
 from wbc_jax.config_json import from_json
 from wbc_jax.errors import DataError, UsageError
+from wbc_jax.models.attribute_groups import GROUP_SLICES
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from wbc_jax.train.steps import PredictStep
 
 CARD_FILE = "card.json"
 CONFIG_FILE = "config.json"
@@ -42,8 +47,8 @@ class LoadedRun:
     variables: Any
     parameter_count: int
 
-    def predict_step(self) -> Callable[[Any, Any], Any]:
-        """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> probabilities `(B, K)`, pure."""
+    def predict_step(self) -> PredictStep:
+        """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> `Prediction`, pure."""
         from wbc_jax.train.steps import make_predict_step
 
         return make_predict_step(
@@ -51,6 +56,25 @@ class LoadedRun:
             image_size_px=self.config.data.image_size_px,
             flip_average=self.config.eval.flip_average,
         )
+
+    def predicts_attributes(self) -> bool:
+        """Whether the network predicts the eleven morphological attributes; nothing is computed to find out."""
+        import jax
+        import numpy as np
+
+        size = self.config.data.store_size_px
+        images = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+        said = jax.eval_shape(self.predict_step(), self.variables, images)
+        return said.attribute_probabilities is not None
+
+    def attribute_prior(self) -> np.ndarray | None:
+        """Share of each attribute value in training, float32 `(31,)`; None: the card does not say."""
+        import numpy as np
+
+        frequencies = read_card(self.directory)["data"].get("attribute_frequencies")
+        if frequencies is None:
+            return None
+        return np.array([frequencies[a.name][value] for a in ATTRIBUTES for value in a.values], np.float32)
 
     def class_index(self, name: str) -> int:
         """Output index of a class; UsageError with the closest name when there is none."""
@@ -96,11 +120,23 @@ def preprocessing_facts(config: Config, framing: str) -> dict[str, Any]:
     }
 
 
-def write_card(directory: Path, config: Config, task: Task, parameter_count: int) -> None:
-    """card.json: what someone needs to apply the network, without the training code."""
+def write_card(
+    directory: Path, config: Config, task: Task, parameter_count: int, attributes: np.ndarray | None = None
+) -> None:
+    """card.json: what someone needs to apply the network, without the training code.
+
+    Args:
+        directory: the run directory.
+        config: of the run.
+        task: output classes.
+        parameter_count: number of parameters.
+        attributes: int `(n, 11)`, value indices of the training images, -1 where not annotated.
+    """
     from wbc_jax.data.experiment import resolve_framing
+    from wbc_jax.explain.attributes import value_frequencies
     from wbc_jax.runtime.json_files import write_json
 
+    frequencies = None if attributes is None else value_frequencies(attributes)
     write_json(
         directory / CARD_FILE,
         {
@@ -109,10 +145,20 @@ def write_card(directory: Path, config: Config, task: Task, parameter_count: int
             "parameters": parameter_count,
             "task": {"name": task.name, "class_names": list(task.class_names), "members": list(task.members)},
             "preprocessing": preprocessing_facts(config, resolve_framing(config.data)),
-            "data": {"dataset": config.data.dataset, "split": config.data.split},
+            "data": {
+                "dataset": config.data.dataset,
+                "split": config.data.split,
+                "attribute_frequencies": None if frequencies is None else named_values(frequencies),
+            },
             "use": "research use only",
         },
     )
+
+
+def named_values(values: np.ndarray) -> dict[str, dict[str, float]]:
+    """Numbers `(31,)` by name of attribute and value."""
+    groups = zip(ATTRIBUTES, GROUP_SLICES, strict=True)
+    return {a.name: dict(zip(a.values, map(float, values[part]), strict=True)) for a, part in groups}
 
 
 def read_card(directory: Path) -> dict[str, Any]:

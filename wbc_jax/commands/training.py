@@ -40,7 +40,8 @@ def run_training(config: Config, experiment: Experiment, run_dir: RunDir) -> int
     with timer.measure("compile"):
         parts = build_parts(config, experiment)
     num_parameters = count_parameters(parts.state.params)
-    write_card(path, config, task, num_parameters)
+    annotated = experiment.store.samples.attributes[experiment.split.train]
+    write_card(path, config, task, num_parameters, annotated)
     print(
         f"{config.model.name}: {num_parameters:,} parameters, {task.num_classes} classes; run directory {path}"
     )

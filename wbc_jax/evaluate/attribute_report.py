@@ -76,11 +76,11 @@ def evaluate_attributes(
     *,
     bootstrap_samples: int = 1000,
     seed: int = 0,
-) -> AttributeEvaluation | None:
-    """All scores of predicted attributes; None where no image annotates any.
+) -> AttributeEvaluation:
+    """All scores of predicted attributes; images that annotate none count for nothing.
 
     Args:
-        truth: int `(N, 11)`, value indices, -1 where not annotated.
+        truth: int `(N, 11)`, value indices, -1 where not annotated; at least one image annotates something.
         probabilities: float `(N, 31)`, the groups side by side, each adding up to 1.
         labels: int `(N,)`, true cell classes, for the class-only baseline.
         baselines: fitted on training rows; None: none were annotated.
@@ -88,8 +88,6 @@ def evaluate_attributes(
         seed: seed of the resamples.
     """
     known = (truth != ABSENT).any(axis=1)
-    if not known.any():
-        return None
     truth, probabilities, labels = truth[known], probabilities[known], labels[known]
     predicted = scoring.predicted_values(probabilities)
     counts = scoring.value_counts(truth, predicted)

@@ -11,20 +11,21 @@ from wbc_jax.evaluate.attribute_report import PUBLISHED, AttributeEvaluation
 _OVERALL: tuple[tuple[str, str], ...] = (
     ("attribute_accuracy", "mean accuracy"),
     ("attribute_macro_f1", "mean macro F1"),
-    ("subset_accuracy", "subset accuracy (SAcc)"),
-    ("hamming_loss", "Hamming loss (HL)"),
-    ("jaccard", "Jaccard similarity (JS)"),
+    ("subset_accuracy", "subset accuracy"),
+    ("hamming_loss", "Hamming loss"),
+    ("jaccard", "Jaccard"),
     ("attribute_precision", "mean precision"),
     ("attribute_recall", "mean recall"),
     ("attribute_specificity", "mean specificity"),
     ("attribute_f1", "mean F1"),
     ("attribute_auc", "mean AUC"),
-    ("attribute_hard_auc", "mean AUC from hard labels"),
+    ("attribute_hard_auc", "mean hard AUC"),
 )
-_BASELINES = (("class_only", "class only"), ("majority", "majority"))
+_BASELINES = (("class_only", "class\nonly"), ("majority", "majority"))
 _COLUMNS = ("support", "accuracy", "precision", "recall", "specificity", "f1", "macro_f1", "auc", "hard_auc")
 
 LEGEND = (
+    "subset accuracy (SAcc): every attribute of an image right. hard AUC: (recall + specificity) / 2. "
     "class only: the most frequent value among the training images of the true cell class, the image unseen. "
     "majority: the most frequent value in training. published: ResNet50 of WBCAtt on its official test of 3,099 "
     "images; other images are another measure."

@@ -1,6 +1,8 @@
 """The predictions file: one row per image, readable by any spreadsheet and by our own offline evaluation.
 
 Columns: `path`, `label` (only where the truth is known), `predicted`, `confidence`, `prob_<class>` for every class.
+A network that predicts morphology adds for each attribute its name, holding the value, and `<attribute>_confidence`,
+and, where the truth is known, `true_<attribute>`, empty for what was not annotated.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wbc_jax.catalog import ABSENT, ATTRIBUTES
 from wbc_jax.errors import DataError, UsageError
+from wbc_jax.models.attribute_groups import GROUP_SLICES
 
 
 def prediction_rows(
@@ -21,6 +25,8 @@ def prediction_rows(
     probabilities: np.ndarray,
     class_names: tuple[str, ...],
     labels: np.ndarray | None = None,
+    attribute_probabilities: np.ndarray | None = None,
+    attributes: np.ndarray | None = None,
 ) -> Iterator[dict[str, str]]:
     """Rows of the file.
 
@@ -29,6 +35,8 @@ def prediction_rows(
         probabilities: float `(N, K)`.
         class_names: the K classes.
         labels: int `(N,)` true classes where known.
+        attribute_probabilities: float `(N, 31)` where the network predicts attributes.
+        attributes: int `(N, 11)` true values where known, -1 where not annotated.
     """
     best = probabilities.argmax(axis=1)
     for i, path in enumerate(paths):
@@ -38,17 +46,29 @@ def prediction_rows(
         row["predicted"] = class_names[best[i]]
         row["confidence"] = f"{probabilities[i, best[i]]:.6f}"
         row |= {f"prob_{name}": f"{p:.6f}" for name, p in zip(class_names, probabilities[i], strict=True)}
+        if attribute_probabilities is not None:
+            truth = None if attributes is None else attributes[i]
+            row |= _attribute_cells(attribute_probabilities[i], truth)
         yield row
 
 
-def columns(class_names: tuple[str, ...], *, labelled: bool) -> list[str]:
-    """Column names, in order."""
-    known = ["label"] if labelled else []
-    return ["path", *known, "predicted", "confidence", *(f"prob_{name}" for name in class_names)]
+def _attribute_cells(probabilities: np.ndarray, truth: np.ndarray | None) -> dict[str, str]:
+    """Cells of one image, from `(31,)` and, where known, the true values `(11,)`."""
+    cells: dict[str, str] = {}
+    for index, (attribute, part) in enumerate(zip(ATTRIBUTES, GROUP_SLICES, strict=True)):
+        best = int(probabilities[part].argmax())
+        cells[attribute.name] = attribute.values[best]
+        cells[f"{attribute.name}_confidence"] = f"{probabilities[part][best]:.6f}"
+        if truth is not None:
+            known = truth[index] != ABSENT
+            cells[f"true_{attribute.name}"] = attribute.values[truth[index]] if known else ""
+    return cells
 
 
-def write_predictions(path: Path, rows: Iterable[dict[str, str]], names: list[str]) -> int:
+def write_predictions(path: Path, rows: Iterable[dict[str, str]]) -> int:
     """Writes rows as they come, as CSV or, for a path ending in .json, as a list of objects; returns their number.
+
+    All rows have the columns of the first.
 
     Raises:
         UsageError: the path ends in neither .csv nor .json.
@@ -64,20 +84,23 @@ def write_predictions(path: Path, rows: Iterable[dict[str, str]], names: list[st
     count = 0
     with partial.open("w", newline="", encoding="utf-8") as file:
         if path.suffix == ".csv":
-            writer = csv.DictWriter(file, fieldnames=names)
-            writer.writeheader()
-            for count, row in enumerate(rows, start=1):  # noqa: B007  the count is the result
-                writer.writerow(row)
+            writer = csv.writer(file)
+            for count, row in enumerate(rows, start=1):
+                if count == 1:
+                    writer.writerow(row)
+                writer.writerow(row.values())
         else:
             file.write("[")
             for count, row in enumerate(rows, start=1):
-                numbers = {
-                    k: float(v) if k.startswith(("prob_", "confidence")) else v for k, v in row.items()
-                }
+                numbers = {k: float(v) if _is_number(k) else v for k, v in row.items()}
                 file.write(("," if count > 1 else "") + "\n" + json.dumps(numbers, ensure_ascii=False))
             file.write("\n]\n")
     partial.replace(path)
     return count
+
+
+def _is_number(column: str) -> bool:
+    return column.startswith("prob_") or column.endswith("confidence")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,7 +1,9 @@
 """A network as one portable program (jax.export): uint8 images in, probabilities out, weights and preprocessing inside.
 
-The program takes any number of images. It asks for float32 products at full precision: left at the backend's default,
-the same file would answer differently on a TPU (bfloat16 products) than on a CPU.
+The program takes any number of images. It answers with class probabilities `(B, K)`; of a network that predicts
+morphology, with a pair of these and the attribute probabilities `(B, 31)`. It asks for float32 products at full
+precision: left at the backend's default, the same file would answer differently on a TPU (bfloat16 products) than on
+a CPU.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
+from wbc_jax.catalog import ATTRIBUTE_NAMES, attribute_facts
 from wbc_jax.errors import DataError, UsageError
 from wbc_jax.export.card import read_card
+from wbc_jax.train.steps import Prediction, PredictStep
 
 SUFFIX = ".stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -33,7 +37,7 @@ class StableHloModel:
         size_px: side S of the input, px.
         platforms: where the program runs.
         card: all that the card says.
-        call: uint8 `(B, S, S, 3)` -> float32 `(B, K)`; compiled once for each B.
+        call: uint8 `(B, S, S, 3)` -> what the network says of them; compiled once for each B.
     """
 
     class_names: tuple[str, ...]
@@ -41,12 +45,12 @@ class StableHloModel:
     size_px: int
     platforms: tuple[str, ...]
     card: dict[str, Any]
-    call: Callable[[Any], jax.Array]
+    call: Callable[[Any], Prediction]
 
 
 def write_stablehlo(
     path: Path,
-    predict: Callable[[Any, jax.Array], jax.Array],
+    predict: PredictStep,
     variables: Any,
     size_px: int,
     platforms: tuple[str, ...] = PLATFORMS,
@@ -55,7 +59,7 @@ def write_stablehlo(
 
     Args:
         path: file to write.
-        predict: pure, `(variables, uint8 (B, S, S, 3)) -> float32 (B, K)`.
+        predict: pure, `(variables, uint8 (B, S, S, 3)) -> Prediction`.
         variables: weights that become part of the program.
         size_px: S.
         platforms: where it should run.
@@ -67,7 +71,12 @@ def write_stablehlo(
         UsageError: it lowers for none of the platforms.
     """
     variables = jax.tree.map(jnp.asarray, variables)
-    program = jax.jit(lambda images: predict(variables, images))
+
+    @jax.jit
+    def program(images: jax.Array) -> Any:
+        said = predict(variables, images)  # its own type would have to be known to whoever reads the program
+        return said.probabilities if said.attribute_probabilities is None else tuple(said)
+
     images = jax.ShapeDtypeStruct(jax_export.symbolic_shape(f"b, {size_px}, {size_px}, 3"), jnp.uint8)
 
     def lower(names: tuple[str, ...]) -> jax_export.Exported:
@@ -112,13 +121,19 @@ def read_program(path: Path) -> jax_export.Exported:
             remedy="export the run again, or use a newer jax",
         ) from error
     shapes = [(len(aval.shape), np.dtype(aval.dtype)) for aval in exported.in_avals]
-    if shapes != [(4, np.dtype(np.uint8))] or len(exported.out_avals) != 1:
+    if shapes != [(4, np.dtype(np.uint8))] or len(exported.out_avals) not in (1, 2):
         raise DataError(
             f"a program from {', '.join(map(str, exported.in_avals))}",
             expected="one from uint8 (B, S, S, 3) to probabilities",
             where=str(path),
         )
     return exported
+
+
+def answer(outputs: Any) -> Prediction:
+    """What a program returned, under its names."""
+    probabilities, *attributes = jax.tree.leaves(outputs)
+    return Prediction(probabilities, attributes[0] if attributes else None)
 
 
 def load_stablehlo(path: Path) -> StableHloModel:
@@ -136,6 +151,13 @@ def load_stablehlo(path: Path) -> StableHloModel:
         framing, size_px = preprocessing["framing"], int(preprocessing["store_size_px"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the card lacks {error}", where=str(path)) from error
+    if len(exported.out_avals) == 2 and card.get("attributes") != attribute_facts():
+        raise DataError(
+            "the program predicts other attributes than this version knows",
+            expected=", ".join(ATTRIBUTE_NAMES),
+            where=str(path),
+            remedy="export the run again with this version",
+        )
     platform = jax_export.default_export_platform()
     if platform not in exported.platforms:
         raise UsageError(
@@ -143,11 +165,12 @@ def load_stablehlo(path: Path) -> StableHloModel:
             where=str(path),
             remedy=f"export with --platforms {platform}",
         )
+    program = jax.jit(exported.call)
     return StableHloModel(
         class_names=class_names,
         framing=framing,
         size_px=size_px,
         platforms=tuple(exported.platforms),
         card=card,
-        call=jax.jit(exported.call),
+        call=lambda images: answer(program(images)),
     )

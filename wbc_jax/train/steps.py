@@ -33,7 +33,22 @@ Sums = dict[str, jax.Array]
 """float32 scalars of one step, to be added over steps and divided once, on the host."""
 TrainStep = Callable[..., tuple[TrainState, Sums]]
 EvalStep = Callable[..., dict[str, jax.Array]]
-PredictStep = Callable[[Any, jax.Array], jax.Array]
+
+
+class Prediction(NamedTuple):
+    """What a network says of B images.
+
+    Attributes:
+        probabilities: float32 `(B, K)`.
+        attribute_probabilities: float32 `(B, 31)`, the values of each attribute side by side in the order of
+            `catalog.ATTRIBUTES`, adding up to 1 within an attribute; None for a network without attributes.
+    """
+
+    probabilities: jax.Array
+    attribute_probabilities: jax.Array | None
+
+
+PredictStep = Callable[[Any, jax.Array], Prediction]
 
 
 class StepKeys(NamedTuple):
@@ -183,10 +198,11 @@ def make_eval_step(
 
 
 def make_predict_step(model: nn.Module, *, image_size_px: int, flip_average: bool = False) -> PredictStep:
-    """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> probabilities, float32 `(B, K)`."""
+    """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> `Prediction`."""
 
-    def predict(variables: Any, images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(forward(model, variables, images, image_size_px, flip_average)[0], axis=-1)
+    def predict(variables: Any, images: jax.Array) -> Prediction:
+        logits, attributes = forward(model, variables, images, image_size_px, flip_average)
+        return Prediction(jax.nn.softmax(logits, axis=-1), attributes)
 
     return predict
 
