@@ -209,7 +209,16 @@ class LogConfig:
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
     num_devices: int | None = None
-    """Devices to use; None: all."""
+    """Devices to use; None: all, of all processes."""
+    cluster: Literal["auto", "off", "slurm", "ompi", "mpi4py", "k8s", "tpu"] = "auto"
+    """Launcher whose processes form one run; auto: torchrun, SLURM, Open MPI or a TPU pod where their variables are
+    set; off: this process is alone."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where no launcher tells it; needs num_processes and process_id."""
+    num_processes: int | None = None
+    """Processes of the run, with `coordinator`."""
+    process_id: int | None = None
+    """Number of this process, from 0, with `coordinator`."""
     compile_cache: bool = True
     """Keep compiled programs in the cache directory, so that the next start is faster; accelerators only."""
 

@@ -106,6 +106,8 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("checkpoint.keep", 1, 1000, "checkpoints"),
     ("log.every_steps", 1, math.inf, "steps"),
     ("runtime.num_devices", 1, 1_048_576, "devices"),
+    ("runtime.num_processes", 1, 1_048_576, "processes"),
+    ("runtime.process_id", 0, 1_048_575, "process"),
 )
 
 

@@ -10,6 +10,7 @@ EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_DATA = 3
 EXIT_DIVERGED = 4
+EXIT_PEER_LOST = 5
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
@@ -67,3 +68,9 @@ class DivergedError(WbcError):
     """Training produced a non-finite loss or parameter."""
 
     exit_code = EXIT_DIVERGED
+
+
+class PeerLostError(WbcError):
+    """Another process of a run on several ended before the run did."""
+
+    exit_code = EXIT_PEER_LOST
