@@ -36,6 +36,7 @@ PURE = (
     "data/batch.py",
     "data/grouping.py",
     "data/order.py",
+    "data/placement.py",
     "data/samples.py",
     "data/splits.py",
     "models",

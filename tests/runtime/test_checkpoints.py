@@ -15,7 +15,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from wbc_jax.errors import CheckpointError
 from wbc_jax.runtime import named_arrays
 from wbc_jax.runtime.checkpoints import Checkpoints, load_variables
-from wbc_jax.runtime.devices import batch_sharding, make_mesh, replicated
+from wbc_jax.runtime.devices import make_mesh
+from wbc_jax.train.parallel import replicated, split_by_row
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def test_restores_onto_one_two_and_one_devices(tmp_path: Path) -> None:
 def test_sharded_arrays_are_saved_whole(checkpoints: Checkpoints) -> None:
     mesh = make_mesh(4)
     values = np.arange(8 * 3, dtype=np.float32).reshape(8, 3)
-    state = {"x": jax.device_put(values, batch_sharding(mesh))}
+    state = {"x": jax.device_put(values, split_by_row(mesh))}
     checkpoints.save(1, state, {})
     restored = checkpoints.restore_latest(abstract(state, NamedSharding(make_mesh(2), PartitionSpec("data"))))
     assert restored is not None

@@ -17,8 +17,9 @@ from jax.sharding import AxisType
 
 from wbc_jax.errors import DataError, UsageError
 from wbc_jax.runtime import provenance
-from wbc_jax.runtime.devices import activation_dtype, batch_sharding, describe_device, make_mesh, replicated
+from wbc_jax.runtime.devices import activation_dtype, describe_device, make_mesh
 from wbc_jax.runtime.json_files import read_json, write_json
+from wbc_jax.train.parallel import replicated, split_by_row
 
 
 def test_json_round_trip_of_numbers_of_arrays(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_mesh_has_one_auto_axis_over_the_devices_asked_for() -> None:
     mesh = make_mesh(2)
     assert mesh.axis_types == (AxisType.Auto,)
     assert list(mesh.devices.flat) == jax.devices()[:2]
-    batch = jax.device_put(np.zeros((4, 3), np.uint8), batch_sharding(mesh))
+    batch = jax.device_put(np.zeros((4, 3), np.uint8), split_by_row(mesh))
     assert [shard.data.shape for shard in batch.addressable_shards] == [(2, 3), (2, 3)]
     state = jax.device_put(np.zeros((4, 3), np.float32), replicated(mesh))
     assert [shard.data.shape for shard in state.addressable_shards] == [(4, 3), (4, 3)]

@@ -11,13 +11,16 @@ import jax
 import numpy as np
 
 from wbc_jax.commands.run import build_model
+from wbc_jax.commands.together import fits_together
 from wbc_jax.config import Config, ModelConfig
 from wbc_jax.data.experiment import Experiment, Samples
 from wbc_jax.data.order import OrderSpec, rows_for_step
+from wbc_jax.data.placement import place
 from wbc_jax.data.resident import fits, gather, load_resident, resident_bytes
 from wbc_jax.data.stream import stream_batches
 from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS
 from wbc_jax.runtime.devices import activation_dtype, make_mesh
+from wbc_jax.runtime.exchange import share_tree
 from wbc_jax.train.augment import AugmentSpec, augment, center
 from wbc_jax.train.optim import make_optimizer
 from wbc_jax.train.parallel import (
@@ -136,7 +139,8 @@ def _augmentation(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]
 def _choose_loader(config: Config, samples: Samples, mesh: Any) -> tuple[bool, str]:
     if config.data.loader != "auto":
         return config.data.loader == "resident", f"data.loader is {config.data.loader}"
-    return fits(resident_bytes(samples.store, len(samples.rows)), list(mesh.devices.flat))
+    here = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    return fits_together(fits(resident_bytes(samples.store, len(samples.rows)), here))
 
 
 def _initial_state(config: Config, model: Any, tx: Any, mesh: Any) -> TrainState:
@@ -155,7 +159,7 @@ def _initial_state(config: Config, model: Any, tx: Any, mesh: Any) -> TrainState
             variables, report = load_pretrained_into(variables, path, architecture, prefix)
             print(report)
         state = with_variables(state, variables)
-    return replicate(state, mesh)
+    return replicate(share_tree(state), mesh)
 
 
 def _weight_sources(model: ModelConfig) -> list[tuple[str, str, str]]:
@@ -178,12 +182,12 @@ def _resident_batches(
         samples.store, samples.rows, samples.labels, samples.attributes, sharding=replicated(mesh)
     )
     sharding = split_by_row(mesh)
-    mask = jax.device_put(np.ones(order.batch_size, np.float32), sharding)
+    mask = place(np.ones(order.batch_size, np.float32), sharding)
 
     def batches(step: int) -> Iterator[tuple[Any, ...]]:
         while True:
             rows = rows_for_step(order, step).astype(np.int32)
-            yield data, jax.device_put(rows, sharding), mask
+            yield data, place(rows, sharding), mask
             step += 1
 
     return batches
@@ -205,6 +209,8 @@ def _streamed_batches(
             stop_step=total_steps,
             workers=config.data.stream_workers,
             sharding=split_by_row(mesh),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         ) as stream:
             for batch in stream:
                 yield (batch,)

@@ -35,12 +35,35 @@ class SamplePredictions:
 
 
 def predict_samples(
-    eval_step: Callable[..., Any], variables: Any, samples: Samples, batch_size: int
+    eval_step: Callable[..., Any],
+    variables: Any,
+    samples: Samples,
+    batch_size: int,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> SamplePredictions:
-    """Applies a step from `make_eval_step` to every sample; exact for any batch size."""
+    """Applies a step from `make_eval_step` to every sample; exact for any batch size and number of processes.
+
+    Args:
+        eval_step: compiled.
+        variables: where `eval_step` expects them.
+        samples: what to predict; the same on every process.
+        batch_size: images per step, over all processes.
+        sharding: how a batch lies on the devices; None: on the default device.
+    """
     kept: dict[str, list[np.ndarray]] = {"probabilities": [], "attribute_probabilities": []}
     sums = dict.fromkeys(("count", "loss_sum", "attribute_correct_sum", "attribute_count"), 0.0)
-    for batch in eval_stream(samples.store, samples.rows, samples.labels, samples.attributes, batch_size):
+    batches = eval_stream(
+        samples.store,
+        samples.rows,
+        samples.labels,
+        samples.attributes,
+        batch_size,
+        sharding=sharding,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    for batch in batches:
         out = jax.device_get(eval_step(variables, batch))
         for name, arrays in kept.items():
             if name in out:
@@ -57,13 +80,15 @@ def predict_samples(
 
 
 def validation(
-    config: Config, experiment: Experiment, eval_step: Callable[..., Any]
+    config: Config, experiment: Experiment, eval_step: Callable[..., Any], sharding: jax.sharding.Sharding
 ) -> Callable[[TrainState], dict[str, float]]:
     """Scores of a state on the validation set: loss, class scores and, where there are any, attributes."""
     samples, num_classes = experiment.val, experiment.task.num_classes
 
     def validate(state: TrainState) -> dict[str, float]:
-        predicted = predict_samples(eval_step, variables_for_eval(state), samples, config.eval.batch_size)
+        predicted = predict_samples(
+            eval_step, variables_for_eval(state), samples, config.eval.batch_size, sharding=sharding
+        )
         classes = predicted.probabilities.argmax(axis=1)
         scores = confusion.scores(confusion.confusion_counts(samples.labels, classes, num_classes))
         row = {name: float(scores[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}

@@ -14,7 +14,7 @@ from typing import Any
 from wbc_jax.commands.config import known_facts
 from wbc_jax.commands.run import CONFIG_FILE, METRICS_FILE
 from wbc_jax.config import Config
-from wbc_jax.config_check import require_valid
+from wbc_jax.config_check import Facts, require_valid
 from wbc_jax.config_json import differences, digest, from_json, to_json
 from wbc_jax.errors import EXIT_OK, ConfigError
 
@@ -61,31 +61,48 @@ def train(request: RunRequest) -> int:
     require_valid(request.config, facts)
     _require_same_config(request)
 
+    from wbc_jax.runtime.distributed import joined_processes
+
+    with joined_processes(request.config.runtime) as processes:
+        return _train(request, facts, processes)
+
+
+def _train(request: RunRequest, facts: Facts, processes: int) -> int:
+    """Prepares the data and trains, on all devices of all processes."""
     import jax
 
+    from wbc_jax.commands.together import open_together, require_one_config
     from wbc_jax.data.experiment import load_experiment
     from wbc_jax.data.registry import cache_root
     from wbc_jax.runtime.compile_cache import enable_compile_cache
-    from wbc_jax.runtime.rundir import new_run_dir, open_run_dir
+    from wbc_jax.runtime.exchange import is_first, require_same, share_json
+    from wbc_jax.runtime.rundir import RunDir, new_run_dir, open_run_dir
 
-    if request.run_dir is not None and _is_finished(request.run_dir):
-        return _say_finished(request.run_dir)
     config = request.config
+    require_one_config(config, processes)
+    if request.run_dir is not None and share_json(_is_finished(request.run_dir)):
+        return _say_finished(request.run_dir) if is_first() else EXIT_OK
     require_valid(config, replace(facts, num_devices=jax.device_count()))
     # On CPU a program read back from the cache can hang its process for good (seen twice with jaxlib 0.10.1, inside
     # the deserialisation), and compiling anew takes seconds: accelerators only.
     if config.runtime.compile_cache and jax.default_backend() != "cpu":
         enable_compile_cache(cache_root(config.data.cache_dir))
     experiment = load_experiment(config.data)
+    require_same("the data", experiment.digest, "prepare it anew where it differs: wbc-jax data prepare")
     require_valid(
         config, replace(facts, num_devices=jax.device_count(), num_train=len(experiment.train.rows))
     )
 
-    opened = new_run_dir(RUNS, request.recipe) if request.run_dir is None else open_run_dir(request.run_dir)
-    with opened as run_dir:
+    def open_first() -> RunDir:
+        if request.run_dir is None:
+            return new_run_dir(RUNS, request.recipe)
+        return open_run_dir(request.run_dir)
+
+    with open_together(open_first) as run_dir:
         from wbc_jax.commands.training import run_training
 
-        _record(run_dir.path, config, request.command)
+        if is_first():
+            _record(run_dir.path, config, request.command)
         return run_training(config, experiment, run_dir)
 
 
@@ -122,10 +139,11 @@ def _say_finished(run_dir: Path) -> int:
 
 def _record(path: Path, config: Config, command: tuple[str, ...]) -> None:
     """config.json once, provenance.json at each start."""
+    from wbc_jax.commands.together import without_place
     from wbc_jax.runtime.json_files import write_json
     from wbc_jax.runtime.provenance import collect_provenance
 
-    (path / CONFIG_FILE).write_text(to_json(config))
+    (path / CONFIG_FILE).write_text(to_json(without_place(config)))
     line = shlex.join(("wbc-jax", *command))
     write_json(
         path / "provenance.json", {**collect_provenance(), "arguments": line, "config_digest": digest(config)}

@@ -11,7 +11,15 @@ from typing import Any
 from wbc_jax.commands.conclude import conclude
 from wbc_jax.commands.parts import Parts, build_parts
 from wbc_jax.commands.run import write_card
-from wbc_jax.commands.scoring import SamplePredictions, predict_samples, validation
+from wbc_jax.commands.scoring import validation
+from wbc_jax.commands.together import (
+    end_following,
+    follow,
+    predict_together,
+    restore_together,
+    stop_together,
+    without_place,
+)
 from wbc_jax.config import Config
 from wbc_jax.config_json import digest
 from wbc_jax.data.experiment import Experiment, Samples
@@ -20,28 +28,30 @@ from wbc_jax.data.splits import split_to_json
 from wbc_jax.errors import EXIT_OK, DataError
 from wbc_jax.models.summary import count_parameters
 from wbc_jax.runtime.checkpoints import Checkpoints
+from wbc_jax.runtime.exchange import is_first, share_json
 from wbc_jax.runtime.goodput import Goodput
 from wbc_jax.runtime.json_files import write_json
 from wbc_jax.runtime.logs import MetricsLog, TensorBoardLog
 from wbc_jax.runtime.progress import TrainProgress
-from wbc_jax.runtime.rundir import RunDir
+from wbc_jax.runtime.rundir import FollowedRunDir, RunDir
 from wbc_jax.runtime.signals import SignalFlag
 from wbc_jax.train.loop import Diverged, LoopOutcome, LoopPlan, run_loop
-from wbc_jax.train.parallel import replicate
+from wbc_jax.train.parallel import split_by_row
 from wbc_jax.train.schedules import learning_rate_at
 
 
-def run_training(config: Config, experiment: Experiment, run_dir: RunDir) -> int:
-    """Trains and concludes; returns the exit code."""
+def run_training(config: Config, experiment: Experiment, run_dir: RunDir | FollowedRunDir) -> int:
+    """Trains and concludes, together with the other processes of the run; returns the exit code."""
     path, task = run_dir.path, experiment.task
-    write_json(path / "split.json", split_to_json(experiment.split))
     print(experiment.summary())
     timer = Goodput()
     with timer.measure("compile"):
         parts = build_parts(config, experiment)
     num_parameters = count_parameters(parts.state.params)
-    annotated = experiment.store.samples.attributes[experiment.split.train]
-    write_card(path, config, task, num_parameters, annotated)
+    if is_first():
+        write_json(path / "split.json", split_to_json(experiment.split))
+        annotated = experiment.store.samples.attributes[experiment.split.train]
+        write_card(path, config, task, num_parameters, annotated)
     print(
         f"{config.model.name}: {num_parameters:,} parameters, {task.num_classes} classes; run directory {path}"
     )
@@ -51,7 +61,8 @@ def run_training(config: Config, experiment: Experiment, run_dir: RunDir) -> int
         with SignalFlag(report=print) as flag:
             outcome = _loop(config, experiment, parts, run_dir.path, timer, flag)
     except Diverged as error:
-        write_json(path / "nonfinite.json", error.report)
+        if is_first():
+            write_json(path / "nonfinite.json", error.report)
         run_dir.set_state("diverged", step=error.report["step"])
         raise
     if outcome.reason == "interrupted":
@@ -59,10 +70,12 @@ def run_training(config: Config, experiment: Experiment, run_dir: RunDir) -> int
         print(f"interrupted at step {outcome.step}, saved; go on with: wbc-jax train --run-dir {path}")
         return flag.exit_code or EXIT_OK
 
-    def predict(variables: Any, samples: Samples, batch_size: int) -> SamplePredictions:
-        return predict_samples(parts.eval_step, replicate(variables, parts.mesh), samples, batch_size)
-
+    if not is_first():
+        follow(parts.eval_step, parts.mesh, experiment)
+        return EXIT_OK
+    predict = predict_together(parts.eval_step, parts.mesh, experiment)
     conclude(config, experiment, predict, path, outcome, timer)
+    end_following()
     traces = {"train": parts.train_step.traces, "evaluate": parts.eval_step.traces}
     write_json(
         path / "timings.json", {"seconds": timer.seconds(), "goodput": timer.goodput(), "traces": traces}
@@ -76,17 +89,20 @@ def _loop(
 ) -> LoopOutcome:
     """Restores what there is and runs the loop over it."""
     plan = loop_plan(config, parts.order)
-    digests = {"config": digest(config), "data": experiment.digest}
+    digests = {"config": digest(without_place(config)), "data": experiment.digest}
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", config.checkpoint.keep))
-        restored = checkpoints.restore_latest(parts.state)
+        checkpoints: Checkpoints | None = None
+        logs: list[Any] = []
+        if is_first():
+            checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", config.checkpoint.keep))
+            logs.append(stack.enter_context(MetricsLog(path / "metrics.jsonl")))
+            if config.log.tensorboard:
+                logs.append(stack.enter_context(TensorBoardLog(path / "tensorboard")))
+        restored = restore_together(checkpoints, parts.state, parts.mesh)
         state, start, meta = (parts.state, 0, {}) if restored is None else restored
         _require_same_data(meta, experiment, path)
         if start:
             print(f"resumed at step {start} of {plan.total_steps}")
-        logs: list[Any] = [stack.enter_context(MetricsLog(path / "metrics.jsonl"))]
-        if config.log.tensorboard:
-            logs.append(stack.enter_context(TensorBoardLog(path / "tensorboard")))
         for log in logs:
             log.rewind(start)
         bar = stack.enter_context(
@@ -97,7 +113,7 @@ def _loop(
             plan,
             train_step=lambda state, batch: parts.train_step(state, *batch),
             batches=parts.batches,
-            validate=validation(config, experiment, parts.eval_step),
+            validate=validation(config, experiment, parts.eval_step, split_by_row(parts.mesh)),
             learning_rate=partial(
                 learning_rate_at,
                 config.optim,
@@ -107,9 +123,9 @@ def _loop(
             checkpoints=_Stamped(checkpoints, digests),
             observer=_Observer(logs, bar, timer),
             timer=timer,
-            history=logs[0].rows(),
+            history=share_json(logs[0].rows() if logs else None),
             meta=meta,
-            stop_requested=lambda: flag.requested,
+            stop_requested=stop_together(flag, plan.log_every_steps),
             describe_step=lambda step: _describe_step(step, parts, experiment.train),
         )
 
@@ -130,16 +146,18 @@ def loop_plan(config: Config, order: OrderSpec) -> LoopPlan:
 
 @dataclass(frozen=True)
 class _Stamped:
-    """Checkpoints that carry the digests of config and data."""
+    """Checkpoints that carry the digests of config and data; None on processes that leave saving to process 0."""
 
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | None
     digests: dict[str, str]
 
     def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
-        self.checkpoints.save(step, state, {**extra, "digests": self.digests})
+        if self.checkpoints is not None:
+            self.checkpoints.save(step, state, {**extra, "digests": self.digests})
 
     def save_best(self, step: int, state: Any, extra: dict[str, Any]) -> None:
-        self.checkpoints.save_best(step, state, {**extra, "digests": self.digests})
+        if self.checkpoints is not None:
+            self.checkpoints.save_best(step, state, {**extra, "digests": self.digests})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from wbc_jax.data.batch import Batch
+from wbc_jax.data.placement import place
 from wbc_jax.data.stream import ImageStore, check_samples
 
 # Of what is free: the rest is for the model's activations. On a CPU the memory map is already in the page cache and
@@ -90,8 +91,8 @@ def load_resident(
     """
     rows, labels, attributes = check_samples(rows, labels, attributes)
     images = _copy_images(store.images, rows, sharding)
-    small = jax.device_put((labels, attributes, rows.astype(np.int32)), sharding)
-    return ResidentData(images, *small)
+    small = (labels, attributes, rows.astype(np.int32))
+    return ResidentData(images, *(place(column, sharding) for column in small))
 
 
 def _copy_images(images: np.ndarray, rows: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
@@ -102,7 +103,7 @@ def _copy_images(images: np.ndarray, rows: np.ndarray, sharding: jax.sharding.Sh
     write = jax.jit(_write, donate_argnums=0, out_shardings=sharding)
     for start in range(0, len(rows), chunk):
         part = images[rows[start : start + chunk]]
-        whole = write(whole, jax.device_put(part, sharding), jax.device_put(np.int32(start), sharding))
+        whole = write(whole, place(part, sharding), place(np.int32(start), sharding))
     return whole
 
 

@@ -224,12 +224,7 @@ def stream_batches(
         raise ValueError(f"the order is for {order.num_samples} samples, but there are {len(rows)}")
     if not 0 <= start_step <= stop_step:
         raise ValueError(f"steps must satisfy 0 <= start <= stop, got {start_step} and {stop_step}")
-    if order.batch_size % process_count or not 0 <= process_index < process_count:
-        raise ValueError(
-            f"a batch of {order.batch_size} has no share {process_index} of {process_count} processes"
-        )
-    local = order.batch_size // process_count
-    share = slice(process_index * local, (process_index + 1) * local)
+    share = _share(order.batch_size, process_index, process_count)
     source = StepSource(store.images, rows, labels, attributes, order, stop_step, share)
     return BatchStream(source, start_step, workers, sharding, process_count)
 
@@ -242,20 +237,32 @@ def eval_stream(
     batch_size: int,
     *,
     sharding: jax.sharding.Sharding | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
     """Yield every sample once, in order, in batches of `batch_size` on the devices; filling has mask 0.
 
     Arguments as in `stream_batches`. The transfer of the next batch starts before the current one is handed out.
     """
     rows, labels, attributes = check_samples(rows, labels, attributes)
+    share = _share(batch_size, process_index, process_count)
     ahead: Batch | None = None
     for positions, mask in eval_batches(len(rows), batch_size):
-        batch = _put(_gather_host(store.images, rows, labels, attributes, positions, mask), sharding, 1)
+        fields = _gather_host(store.images, rows, labels, attributes, positions[share], mask[share])
+        batch = _put(fields, sharding, process_count)
         if ahead is not None:
             yield ahead
         ahead = batch
     if ahead is not None:
         yield ahead
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    """This process's rows of each batch."""
+    if batch_size % process_count or not 0 <= process_index < process_count:
+        raise ValueError(f"a batch of {batch_size} has no share {process_index} of {process_count} processes")
+    local = batch_size // process_count
+    return slice(process_index * local, (process_index + 1) * local)
 
 
 def check_samples(

@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from wbc_jax.errors import UsageError
-
-DATA_AXIS = "data"
+from wbc_jax.train.parallel import data_mesh
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
@@ -28,18 +27,7 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
             where="runtime.num_devices",
             remedy="leave it out to use all devices",
         )
-    # Auto is said explicitly: make_mesh defaults to Explicit axes, where shardings are part of the types.
-    return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array: the state."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis is divided over the devices: the batch."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    return data_mesh(devices[:count])
 
 
 def activation_dtype(precision: Literal["auto", "float32", "bfloat16"]) -> Any:

@@ -48,6 +48,15 @@ def share_arrays(named: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray
     return shared
 
 
+def share_tree(tree: Any) -> Any:
+    """Process 0's leaves, as host arrays, in a tree that has the same structure, shapes and types on every process."""
+    if jax.process_count() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    named = {str(index): np.asarray(leaf) for index, leaf in enumerate(leaves)} if is_first() else None
+    return jax.tree.unflatten(structure, share_arrays(named).values())
+
+
 def agree(flag: bool) -> bool:
     """Whether `flag` holds on every process."""
     return bool(gather_numbers(int(flag)).min())

@@ -73,7 +73,7 @@ def write_arrays(directory: Path, named: Mapping[str, np.ndarray]) -> None:
         # Orbax refuses arrays without elements; they are made anew from their description.
         stored = {name: array for name, array in named.items() if _item(name) == item and array.size}
         if stored:
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            with _checkpointer() as checkpointer:
                 checkpointer.save((directory / item).absolute(), args=ocp.args.PyTreeSave(nest(stored)))
 
 
@@ -92,7 +92,7 @@ def read_arrays(
         if not wanted & stored.keys():
             continue
         args = nest({name: value for name, value in stored.items() if name in wanted})
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             tree = checkpointer.restore(
                 (directory / item).absolute(),
                 args=ocp.args.PyTreeRestore(
@@ -104,6 +104,16 @@ def read_arrays(
         dtype, shape = description[name]
         result[name] = np.zeros(shape, dtype)
     return result
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Of this process alone: by default Orbax waits for all processes of a run, and only one comes here."""
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def nest(named: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,26 @@ class RunDir:
         self.close()
 
 
+class FollowedRunDir:
+    """The run directory on a process that leaves it to process 0: nothing is locked, read or written.
+
+    Attributes:
+        path: the directory on process 0.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def set_state(self, state: RunState, **details: Any) -> None:
+        """Does nothing; process 0 records the state."""
+
+    def __enter__(self) -> FollowedRunDir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def new_run_dir(root: str | Path, name: str) -> RunDir:
     """Makes and opens `root/<name>-<date>-<n>`, n counting from 1; `:` and the like become `-`."""
     root = Path(root)

@@ -75,7 +75,9 @@ class Host:
             hello = b""
             with contextlib.suppress(OSError):
                 hello = _receive(connection, TOKEN_BYTES + _MESSAGE.size)
-            if len(hello) < TOKEN_BYTES + _MESSAGE.size or not hmac.compare_digest(hello[:TOKEN_BYTES], self._token):
+            if len(hello) < TOKEN_BYTES + _MESSAGE.size or not hmac.compare_digest(
+                hello[:TOKEN_BYTES], self._token
+            ):
                 connection.close()
                 continue
             connection.settimeout(None)

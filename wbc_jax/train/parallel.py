@@ -20,6 +20,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from wbc_jax.data.placement import place
+
 DATA_AXIS = "data"
 
 
@@ -50,9 +52,14 @@ class CompiledStep:
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """One-axis mesh `data` over the given devices; None: all there are, over all processes."""
+    """One-axis mesh `data` over the given devices; None: all there are, over all processes.
+
+    Each process's devices are neighbours, so that its share of a batch is one slice. `jax.make_mesh` may order TPUs
+    otherwise.
+    """
     chosen = jax.devices() if devices is None else list(devices)
-    return jax.make_mesh((len(chosen),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+    ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -66,8 +73,11 @@ def split_by_row(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """`tree` on every device of the mesh. It may share memory with its source, which donation then ends."""
-    return jax.device_put(tree, replicated(mesh))
+    """`tree`, equal on all processes, on every device of the mesh.
+
+    With one process it may share memory with its source, which donation then ends.
+    """
+    return jax.tree.map(lambda leaf: place(leaf, replicated(mesh)), tree)
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
