@@ -20,7 +20,7 @@ from wbc_jax.explain.attributes import (
     uniform_prior,
     value_frequencies,
 )
-from wbc_jax.explain.cell_figure import AttributeReading, cell_figure
+from wbc_jax.explain.cell_figure import AttributeReading, cell_figure, signed
 from wbc_jax.models.attribute_groups import group_softmax
 
 SIZES = [len(attribute.values) for attribute in ATTRIBUTES]
@@ -146,3 +146,12 @@ def test_the_figure_of_a_cell_is_drawn(tmp_path: Path, contribution: float | Non
     with Image.open(path) as figure:
         assert figure.size[0] > (1700 if contribution else 1300)
         assert np.asarray(figure.convert("L")).std() > 5
+
+
+def test_signed_numbers_never_show_a_signed_nothing() -> None:
+    assert [signed(value, 2) for value in (0.314, -0.314, 0.004, -0.004)] == [
+        "+0.31",
+        "\N{MINUS SIGN}0.31",
+        "0",
+        "0",
+    ]

@@ -13,6 +13,9 @@ from wbc_jax.explain.overlay import overlay
 _FOR, _AGAINST, _PLAIN, _CHOSEN = "#0072B2", "#D55E00", "#BBBBBB", "#0072B2"
 """Blue and vermilion of Okabe and Ito's palette, which colour-blind readers tell apart."""
 
+_LEAST_REACH = 0.1
+"""Contributions below this, in logits, look as small as they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeReading:
@@ -115,10 +118,10 @@ def _contributions(axes: Any, attributes: list[AttributeReading], explained: str
     values = [reading.contribution or 0.0 for reading in attributes]
     colours = [_FOR if value >= 0 else _AGAINST for value in values]
     bars = axes.barh(range(len(values)), values, color=colours, height=0.6)
-    axes.bar_label(
-        bars, [f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") for value in values], padding=4, fontsize=9
-    )
-    reach = max(max(map(abs, values)), 1e-3) * 1.35
+    largest = max(map(abs, values))
+    decimals = 2 if largest >= _LEAST_REACH else 3
+    axes.bar_label(bars, [signed(value, decimals) for value in values], padding=4, fontsize=9)
+    reach = 1.35 * max(largest, _LEAST_REACH)
     axes.set_xlim(-reach, reach)
     axes.axvline(0, color="0.4", linewidth=0.8)
     _bare(axes, len(values))
@@ -136,6 +139,13 @@ def _bare(axes: Any, rows: int) -> None:
 def _percent(share: float) -> str:
     """Never 100 % for less than certainty as printed: 99.97 is `99.9 %`."""
     return "100 %" if share >= 99.995 else f"{min(share, 99.9):.1f} %"
+
+
+def signed(value: float, decimals: int) -> str:
+    """`+0.31`, or `0` for what rounds to nothing."""
+    if round(value, decimals) == 0:
+        return "0"
+    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _words(name: str) -> str:
