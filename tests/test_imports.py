@@ -46,6 +46,7 @@ PURE = (
     "train/colour.py",
     "train/geometry.py",
     "train/freeze.py",
+    "train/ghost.py",
     "train/losses.py",
     "train/objective.py",
     "train/optim.py",

@@ -99,6 +99,11 @@ class OptimConfig:
     """Optimiser. SCAM uses RAdam, DAFFNet Adam, WBC-AMNet momentum SGD."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
+    scale_learning_rate: Literal["none", "linear", "sqrt"] = "none"
+    """How the learning rate grows with the images of an update: linear (Goyal et al. 2017), or by the square root;
+    none: as given."""
+    base_batch_size: int = 32
+    """Images of an update for which `learning_rate` is meant, where it is scaled."""
     schedule: Literal["constant", "cosine", "piecewise"] = "cosine"
     """Learning rate over time after warm-up."""
     warmup_epochs: float = 0.0
@@ -168,6 +173,8 @@ class TrainConfig:
     `densenet/conv0`."""
     freeze_batch_stats: bool = False
     """Use the stored BatchNorm statistics while training (small or foreign data sets)."""
+    ghost_batch_size: int | None = None
+    """BatchNorm statistics over groups of about so many images of a batch (ghost BatchNorm); None: over all."""
     early_stop_patience_epochs: int | None = None
     """Stop after this many epochs without a better validation score; None: never."""
     skip_nonfinite_updates: bool = False

@@ -77,6 +77,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("data.max_images_per_class", 1, math.inf, "images"),
     ("model.dropout_rate", 0, 0.99, "share"),
     ("optim.learning_rate", 1e-9, 100, "per step"),
+    ("optim.base_batch_size", 1, 1_048_576, "images"),
     ("optim.warmup_epochs", 0, math.inf, "epochs"),
     ("optim.piecewise_factor", 1e-6, 1, "factor"),
     ("optim.weight_decay", 0, 10, "per step"),
@@ -95,6 +96,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("augment.mixup_alpha", 0, 100, "Beta parameter"),
     ("train.epochs", 1, 100_000, "epochs"),
     ("train.batch_size", 1, 1_048_576, "images"),
+    ("train.ghost_batch_size", 1, 1_048_576, "images"),
     ("train.seed", 0, 2**31 - 1, "seed"),
     ("train.label_smoothing", 0, 0.99, "share"),
     ("train.attribute_share", 0, 1, "share"),
@@ -222,6 +224,13 @@ def _relations(config: Config) -> Iterator[Problem]:
 
 def _sizes(config: Config, facts: Facts) -> Iterator[Problem]:
     batch_size = config.train.batch_size
+    if config.train.ghost_batch_size is not None and config.train.execution == "pmap":
+        yield Problem(
+            path="train.ghost_batch_size",
+            value=config.train.ghost_batch_size,
+            rule="needs the whole batch in one program",
+            suggestion="set train.execution jit",
+        )
     asked, present = config.runtime.num_devices, facts.num_devices
     devices = asked or present
     if asked is not None and present is not None and asked > present:

@@ -32,6 +32,7 @@ from wbc_jax.train.parallel import (
     replicated,
     split_by_row,
 )
+from wbc_jax.train.schedules import scaled
 from wbc_jax.train.state import TrainState, create_state, with_variables
 from wbc_jax.train.steps import make_eval_step, make_train_step
 from wbc_jax.weights.load import load_pretrained_into
@@ -73,7 +74,11 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
         batch_size=config.train.batch_size,
         weights=experiment.sampling_weights,
     )
-    tx = make_optimizer(config.optim, steps_per_epoch=order.steps_per_epoch, epochs=config.train.epochs)
+    tx = make_optimizer(
+        scaled(config.optim, config.train.batch_size),
+        steps_per_epoch=order.steps_per_epoch,
+        epochs=config.train.epochs,
+    )
     resident, reason = _choose_loader(config, samples, mesh)
     print(f"images {'live on the devices' if resident else 'are streamed'}: {reason}")
     step = make_train_step(
@@ -88,6 +93,7 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
         attribute_share=config.train.attribute_share,
         freeze=frozen_parts(config),
         freeze_batch_stats=config.train.freeze_batch_stats,
+        ghost_batch_size=config.train.ghost_batch_size,
         ema_decay=config.optim.ema_decay,
         skip_nonfinite_updates=config.train.skip_nonfinite_updates,
         gather=gather if resident else None,

@@ -37,7 +37,7 @@ from wbc_jax.runtime.rundir import FollowedRunDir, RunDir
 from wbc_jax.runtime.signals import SignalFlag
 from wbc_jax.train.loop import Diverged, LoopOutcome, LoopPlan, run_loop
 from wbc_jax.train.parallel import split_by_row
-from wbc_jax.train.schedules import learning_rate_at
+from wbc_jax.train.schedules import learning_rate_at, scaled
 
 
 def run_training(config: Config, experiment: Experiment, run_dir: RunDir | FollowedRunDir) -> int:
@@ -116,7 +116,7 @@ def _loop(
             validate=validation(config, experiment, parts.eval_step, split_by_row(parts.mesh)),
             learning_rate=partial(
                 learning_rate_at,
-                config.optim,
+                scaled(config.optim, config.train.batch_size),
                 steps_per_epoch=plan.steps_per_epoch,
                 epochs=config.train.epochs,
             ),

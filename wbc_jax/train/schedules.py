@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,13 @@ import numpy as np
 import optax
 
 from wbc_jax.config import OptimConfig
+
+
+def scaled(optim: OptimConfig, batch_size: int) -> OptimConfig:
+    """`optim` with its peak learning rate scaled to the images of an update, `batch_size * accumulate_steps`."""
+    ratio = batch_size * optim.accumulate_steps / optim.base_batch_size
+    factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[optim.scale_learning_rate]
+    return replace(optim, learning_rate=optim.learning_rate * factor)
 
 
 def make_schedule(optim: OptimConfig, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:

@@ -20,6 +20,7 @@ from wbc_jax.models.attribute_groups import group_softmax
 from wbc_jax.train.attribute_losses import attribute_expected_correct, attribute_targets
 from wbc_jax.train.augment import center
 from wbc_jax.train.freeze import merge, partition, restore_frozen
+from wbc_jax.train.ghost import apply_in_groups, ghost_groups
 from wbc_jax.train.losses import cross_entropy, expected_correct, soft_labels
 from wbc_jax.train.objective import Objective, mix
 from wbc_jax.train.optim import update_completed
@@ -72,6 +73,7 @@ def make_train_step(
     attribute_share: float = 0.0,
     freeze: tuple[str, ...] = (),
     freeze_batch_stats: bool = False,
+    ghost_batch_size: int | None = None,
     ema_decay: float | None = None,
     skip_nonfinite_updates: bool = False,
     gather: Gather | None = None,
@@ -94,6 +96,7 @@ def make_train_step(
         freeze: path prefixes of parameters that are not differentiated. The BatchNorms among them normalise with
             the batch but keep their stored statistics; with `freeze_batch_stats` they normalise with those.
         freeze_batch_stats: every BatchNorm uses and keeps its stored statistics; dropout stays on.
+        ghost_batch_size: BatchNorm statistics over groups of about so many images, see `ghost`; None: over the batch.
         ema_decay: decay per update of `state.ema_params` and `state.ema_batch_stats`; None: no average.
         skip_nonfinite_updates: leave all but `state.step` as it is when loss or gradient is not finite.
         gather: see `Gather`.
@@ -124,13 +127,13 @@ def make_train_step(
 
         def loss_of(trainable: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
             variables = {"params": merge(trainable, frozen), "batch_stats": state.batch_stats}
-            (logits, endpoints), updated = model.apply(
+            (logits, endpoints), updated = apply_in_groups(
+                model,
                 variables,
                 images,
-                train=True,
+                1 if ghost_batch_size is None else ghost_groups(len(images), ghost_batch_size),
+                dropout=keys.dropout,
                 use_running_average=True if freeze_batch_stats else None,
-                mutable=["batch_stats"],
-                rngs={"dropout": keys.dropout},
             )
             loss, correct = objective.loss(logits, endpoints, targets, batch.mask)
             return loss, (correct, updated.get("batch_stats", {}))
