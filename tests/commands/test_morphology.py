@@ -21,7 +21,7 @@ from wbc_jax.commands.results import score_samples, training_baselines
 from wbc_jax.commands.run import CARD_FILE, LoadedRun, load_run, write_card
 from wbc_jax.commands.scoring import predict_samples
 from wbc_jax.config import ModelConfig
-from wbc_jax.errors import EXIT_OK, DataError
+from wbc_jax.errors import EXIT_OK, DataError, UsageError
 from wbc_jax.evaluate.attributes import Baselines, fit_baselines, predicted_values
 from wbc_jax.export.stablehlo import load_stablehlo
 from wbc_jax.runtime.json_files import read_json, write_json
@@ -205,10 +205,13 @@ def test_an_export_with_other_attributes_is_refused(stablehlo: Path, tmp_path: P
         load_stablehlo(Path(copy))
 
 
-def test_explanations_state_morphology_and_contributions(fused: LoadedRun, tmp_path: Path) -> None:
+def test_explanations_state_morphology_and_contributions(
+    fused: LoadedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = fused.directory.parent / "images" / "test" / CLASSES[0]
     assert choose_endpoint(fused, None) == "semantic/stage4", "the class logit leads back to it"
     assert main(["explain", str(fused.directory), str(folder), "--out", str(tmp_path)]) == EXIT_OK
+    assert "no annotated training images" in capsys.readouterr().out
     rows = rows_of(tmp_path / "explanations.csv")
     assert len(rows) == 5
     assert rows[0]["figure"] == "eos_0_cell.png"
@@ -218,6 +221,16 @@ def test_explanations_state_morphology_and_contributions(fused: LoadedRun, tmp_p
     assert np.isfinite(contributions).all()
     assert np.any(contributions)
     assert all(row[attribute.name] in attribute.values for row in rows for attribute in ATTRIBUTES)
+
+
+@pytest.mark.parametrize(("fields", "reached"), [({}, False), ({"map_gradient": True}, True)])
+def test_a_map_without_gradient_is_refused(fused: LoadedRun, fields: dict[str, bool], reached: bool) -> None:
+    run = dataclasses.replace(fused, model=fused.model.clone(**fields))
+    if reached:
+        assert choose_endpoint(run, "map/trunk/stage2") == "map/trunk/stage2"
+    else:
+        with pytest.raises(UsageError, match="gradient of a class does not reach 'map/trunk/stage2'"):
+            choose_endpoint(run, "map/trunk/stage2")
 
 
 def test_a_predictor_alone_has_no_contributions(run: LoadedRun, images: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from wbc_jax.commands.image_files import ImageBatch, find_images, make_batches, 
 from wbc_jax.commands.run import LoadedRun, load_run
 from wbc_jax.data.decode import BadImage
 from wbc_jax.errors import EXIT_OK, UsageError
-from wbc_jax.explain.attributes import uniform_prior
+from wbc_jax.explain.attributes import class_gradient_reaches, decides_by_attributes, uniform_prior
 from wbc_jax.explain.cell_figure import AttributeReading, cell_figure
 from wbc_jax.explain.grad_cam import feature_maps
 from wbc_jax.explain.overlay import explanation_figure
@@ -124,6 +124,8 @@ def explain(run_dir: Path, paths: tuple[Path, ...], options: ExplainOptions) -> 
         raise none_readable(skipped)
     _contact_figure(first, options.out / "explanations.png", endpoint)
     print(f"written to {options.out}: Grad-CAM at {endpoint}")
+    if decides_by_attributes(run.model):
+        print(f"an attribute is taken away by {_prior_in_words(run)}")
     for problem in skipped:
         print(f"could not be used: {problem.name}: {problem.reason}")
     return EXIT_OK
@@ -134,18 +136,29 @@ def choose_endpoint(run: LoadedRun, name: str | None) -> str:
     size = run.config.data.image_size_px
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     maps = feature_maps(run.model, run.variables, images)
+    reached = {known: shape for known, shape in maps.items() if class_gradient_reaches(run.model, known)}
     if name is None:
-        # The class logit of DAFFNet does not lead back into the branch that predicts the attributes.
-        semantic = [known for known in maps if known.startswith("semantic/")]
-        return "attended" if "attended" in maps else (semantic or list(maps))[-1]
-    if name not in maps:
-        lines = [f"  {known}: {' x '.join(map(str, shape[1:]))}" for known, shape in maps.items()]
+        semantic = [known for known in reached if known.startswith("semantic/")]
+        return "attended" if "attended" in reached else (semantic or list(reached))[-1]
+    if name not in reached:
+        found = f"no feature map {name!r}"
+        if name in maps:
+            found = (
+                f"the gradient of a class does not reach {name!r}: the predicted attributes enter as they are"
+            )
+        lines = [f"  {known}: {' x '.join(map(str, shape[1:]))}" for known, shape in reached.items()]
         raise UsageError(
-            f"no feature map {name!r}",
+            found,
             expected="\n".join(["one of (height x width x channels)", *lines]),
             where="--endpoint",
         )
     return name
+
+
+def _prior_in_words(run: LoadedRun) -> str:
+    if run.attribute_prior() is None:
+        return "giving each of its values the same probability: the run has no annotated training images"
+    return "giving its values the frequencies that they have among the training images"
 
 
 def _explanations(

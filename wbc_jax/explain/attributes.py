@@ -59,6 +59,11 @@ def decides_by_attributes(model: Any) -> bool:
     return takes and getattr(model, "morphology", "map") != "none"
 
 
+def class_gradient_reaches(model: Any, endpoint: str) -> bool:
+    """Whether the gradient of a class logit arrives at a map; DAFFNet may stop it before its predictor."""
+    return not endpoint.startswith("map/") or getattr(model, "differentiates_map", True)
+
+
 def attribute_contributions(
     model: Any,
     variables: Any,

@@ -92,6 +92,12 @@ class DAFFNet(nn.Module):
         x = record(self, endpoints, "pre_logits", x)
         return Linear(self.num_classes, name="logits")(x), endpoints
 
+    @property
+    def differentiates_map(self) -> bool:
+        """Whether the class logits have a gradient with respect to the predictor."""
+        rounded = self.morphology == "map" and self.map_code == "argmax"
+        return self.morphology != "none" and self.map_gradient and not rounded
+
     def _semantic_trunk(self) -> ResNet:
         if self.semantic_name not in RESNETS:
             raise UsageError(
