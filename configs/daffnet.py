@@ -21,7 +21,7 @@ from wbc_jax.config import (
 def map_tiny() -> Config:
     """Small attribute predictor on PBC with WBCAtt's official split, from scratch, on two CPU cores."""
     return Config(
-        data=DataConfig(dataset="pbc", task="wbc5", image_size_px=64, store_size_px=72),
+        data=DataConfig(dataset="pbc", task="wbc5", image_size_px=72, store_size_px=96),
         model=ModelConfig(name="map_tiny"),
         optim=OptimConfig(
             name="radam", learning_rate=2e-3, schedule="cosine", weight_decay=1e-2, ema_decay=0.99
@@ -36,7 +36,7 @@ def map_tiny() -> Config:
             stain=0.03,
             mixup_alpha=0.0,
         ),
-        train=TrainConfig(epochs=30, batch_size=32, attribute_share=0.8),
+        train=TrainConfig(epochs=40, batch_size=32, attribute_share=0.8),
         eval=EvalConfig(batch_size=64, every_epochs=2, select="attribute_accuracy", flip_average=True),
         log=LogConfig(every_steps=20),
     )
