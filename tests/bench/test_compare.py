@@ -11,16 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
-from wbc_jax.bench.compare import CompareOptions, check_same_start, run_compare
-from wbc_jax.bench.subject import Case
+from wbc_jax.bench.compare import CompareOptions, check_same_end, check_same_start, make_peers, run_compare
+from wbc_jax.bench.subject import Case, TrainSubject
 from wbc_jax.bench.torch_subject import TorchSubject
-from wbc_jax.bench.torch_twin import build_twin
+from wbc_jax.bench.twins import build_twin
+from wbc_jax.bench.twins.library import torchvision_models
+from wbc_jax.bench.twins.networks import network
+from wbc_jax.bench.twins.trunks import ResNet
 from wbc_jax.cli import main
 from wbc_jax.errors import UsageError
 from wbc_jax.models import create_model
-
-torch = pytest.importorskip("torch")
 
 
 def random_variables(model: Any, size_px: int) -> dict[str, Any]:
@@ -40,31 +42,75 @@ def random_variables(model: Any, size_px: int) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def test_scam_twin_has_our_logits_in_train_mode() -> None:
-    """With a small ResNet in the place of the large one; the rest is SCAM's own, narrower."""
-    model = create_model(
-        "scam",
-        num_classes=5,
-        resnet_name="resnet18",
-        projection_features=64,
-        hidden_features=32,
-        dropout_rate=0.0,
-    )
-    variables = random_variables(model, 64)
-    twin = build_twin(model, "scam", variables).train()
-    images = np.random.default_rng(1).normal(size=(3, 64, 64, 3)).astype(np.float32)
+TINY = [
+    ("scam_tiny", True),
+    ("daffnet_tiny", True),
+    ("amnet_tiny", True),
+    ("amnet_tiny", False),
+    ("map_tiny", False),
+]
+FIELDS: dict[str, dict[str, Any]] = {
+    "scam_tiny": {"dropout_rate": 0.0},
+    "amnet_tiny": {"dropout_rate": 0.0},
+    "daffnet_tiny": {"freeze_map": False},
+}
+
+
+@pytest.mark.parametrize(("name", "train"), TINY)
+def test_twins_have_our_outputs(name: str, train: bool) -> None:
+    """Class logits and, where there are any, the attributes' logits, with batch and with running statistics."""
+    model: Any = create_model(name, num_classes=5, **FIELDS.get(name, {}))
+    variables = random_variables(model, 32)
+    twin = build_twin(model, name, variables).train(train)
+    images = np.random.default_rng(1).normal(size=(4, 32, 32, 3)).astype(np.float32)
 
     def forward(variables: Any, images: Any) -> Any:
-        (logits, _), _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        return logits
+        (logits, ends), _ = model.apply(variables, images, train=train, mutable=["batch_stats"])
+        return (logits, ends["attribute_logits"]) if "attribute_logits" in ends else logits
 
-    ours = np.asarray(jax.jit(forward)(variables, images))
+    ours = jax.tree.leaves(jax.jit(forward)(variables, images))
     with torch.no_grad():
-        theirs = twin(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    assert np.ptp(theirs) > 0.1
-    np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
+        theirs = jax.tree.leaves(twin(torch.from_numpy(images).permute(0, 3, 1, 2)))
+    assert len(ours) == len(theirs) == (2 if name in ("daffnet_tiny", "map_tiny") else 1)
+    for our, their in zip(ours, theirs, strict=True):
+        assert np.ptp(their.numpy()) > 0.1
+        np.testing.assert_allclose(our, their.numpy(), atol=2e-3 * float(their.abs().max()))
     parameters = sum(p.numel() for p in twin.parameters())
     assert parameters == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize("name", ["scam", "daffnet", "amnet"])
+def test_full_twins_have_as_many_parameters(name: str) -> None:
+    """Built without memory behind the arrays: names and shapes alone are compared."""
+    model: Any = create_model(name, num_classes=5)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.key(0))
+    shapes = jax.eval_shape(lambda key, x: model.init(key, x, train=False), keys, images)
+    with torch.device("meta"):
+        twin = network(model, shapes["params"])
+    assert sum(p.numel() for p in twin.parameters()) == sum(
+        leaf.size for leaf in jax.tree.leaves(shapes["params"])
+    )
+
+
+def test_our_resnet_twin_is_torchvisions() -> None:
+    """The class behind the SE and EPSA twins, asked for a plain ResNet."""
+    theirs = torchvision_models().resnet18(weights=None, num_classes=5).eval()
+    ours = ResNet(create_model("resnet18", num_classes=5)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images))
+
+
+def test_variables_that_do_not_fit_are_named() -> None:
+    model: Any = create_model("resnet_tiny", num_classes=5)
+    variables = random_variables(model, 32)
+    moved = {**variables, "params": {**variables["params"], "fd": variables["params"]["fc"]}}
+    with pytest.raises(ValueError, match="params/fd/bias"):
+        build_twin(model, "resnet_tiny", moved)
+    with pytest.raises(ValueError, match="attention='se'"):
+        build_twin(create_model("scam", num_classes=5, attention="se"), "scam", variables)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +185,28 @@ def test_networks_that_differ_are_not_timed(theirs: float) -> None:
     check_same_start(case, ours, {"twin": peer})
 
 
+def test_contenders_that_learn_differently_are_refused() -> None:
+    case: Any = SimpleNamespace(mode="train", dtype=np.float32, model_name="resnet18")
+    ours = SimpleNamespace(first_loss=1.6, last_loss=0.4)
+    check_same_end(case, ours, {"twin": SimpleNamespace(last_loss=0.41)})
+    with pytest.raises(RuntimeError, match="our loss is"):
+        check_same_end(case, ours, {"twin": SimpleNamespace(last_loss=0.9)})
+
+
+def test_attribute_network_learns_as_its_twin_does() -> None:
+    """First loss, with the attributes' share in it, and the loss after four steps."""
+    case = Case("map_tiny", "train", 4, 32, 5, jnp.float32)
+    ours, peers = TrainSubject(case), make_peers(case)
+    check_same_start(case, ours, peers)
+    for contender in (ours, *peers.values()):
+        contender.run(3)
+    check_same_end(case, ours, peers)
+    (peer,) = peers.values()
+    assert ours.first_loss == pytest.approx(peer.first_loss, abs=1e-4)
+    assert ours.last_loss == pytest.approx(peer.last_loss, rel=0.01)
+    assert ours.last_loss < ours.first_loss
+
+
 def test_twin_trains_as_an_optimiser_step_by_hand_would(case: Case) -> None:
     """RAdam's first update is the bias-corrected momentum step: exactly lr times the gradient."""
     twin = twin_of(case)
@@ -151,8 +219,8 @@ def test_twin_trains_as_an_optimiser_step_by_hand_would(case: Case) -> None:
 
 
 def test_networks_without_twin_and_missing_torch_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"no PyTorch twin of scam_tiny, resnet_tiny"):
-        run_compare(CompareOptions(models=("scam_tiny", "resnet18", "resnet_tiny")))
+    with pytest.raises(UsageError, match=r"no PyTorch twin of alexnet, lenet"):
+        run_compare(CompareOptions(models=("alexnet", "resnet18", "lenet")))
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(UsageError, match=r"pip install 'wbc-jax\[test\]'"):
         run_compare(CompareOptions(models=("resnet18",)))

@@ -14,11 +14,13 @@ from wbc_jax.bench.schema import Machine, Row, append_rows, describe_machine
 from wbc_jax.bench.step import case_columns, make_cases, subject_columns, timing_columns, traffic_columns
 from wbc_jax.bench.table import print_rows
 from wbc_jax.bench.timing import Timing, interquartile_range, paired_ratios, time_interleaved
-from wbc_jax.bench.torch_twin import build_twin, require_torch, require_twins
+from wbc_jax.bench.twins import build_twin, require_torch, require_twins
 from wbc_jax.errors import EXIT_OK
 
 _TOLERANCE = {4: 1e-3, 2: 5e-2}
 """Largest difference between our first loss (or probability) and the twin's, by bytes of an activation."""
+_END_TOLERANCE = {4: 0.05, 2: 0.2}
+"""Largest difference between the last losses, as a share of the first one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ def _compare(case: Any, options: CompareOptions, machine: Machine) -> Row:
         timed_steps=options.steps(),
         repeats=options.repeats,
     )
+    check_same_end(case, ours, peers)
     own = timings["ours"]
     return Row(
         benchmark="compare",
@@ -108,6 +111,23 @@ def check_same_start(case: Any, ours: Any, peers: Mapping[str, Any]) -> None:
             what = "first losses" if case.mode == "train" else "probabilities"
             raise RuntimeError(
                 f"{case.model_name}: {what} of ours and of {label} differ by {difference:.3g}, above {tolerance:g}"
+            )
+
+
+def check_same_end(case: Any, ours: Any, peers: Mapping[str, Any]) -> None:
+    """Refuses a measurement in which the contenders, after as many steps, have not learnt alike.
+
+    Raises:
+        RuntimeError: the last losses differ by more than rounding grows to over some steps of training.
+    """
+    if case.mode != "train":
+        return
+    share = _END_TOLERANCE[np.dtype(case.dtype).itemsize]
+    for label, peer in peers.items():
+        if not abs(ours.last_loss - peer.last_loss) <= share * max(ours.last_loss, ours.first_loss):
+            raise RuntimeError(
+                f"{case.model_name}: after the same steps our loss is {ours.last_loss:.4g}, that of {label} "
+                f"{peer.last_loss:.4g}, from {ours.first_loss:.4g} at the start"
             )
 
 

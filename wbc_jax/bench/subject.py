@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wbc_jax.catalog import Task, class_task
+from wbc_jax.catalog import ATTRIBUTES, Task, class_task
 from wbc_jax.config import OptimConfig
 from wbc_jax.data.batch import Batch
 from wbc_jax.models import create_model, model_fields
+from wbc_jax.models.daffnet import DAFFNETS
+from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS
 from wbc_jax.train.augment import center
 from wbc_jax.train.optim import make_optimizer
 from wbc_jax.train.parallel import compile_eval_step, compile_train_step, data_mesh, replicate, shard_batch
@@ -24,7 +26,8 @@ from wbc_jax.train.steps import make_predict_step, make_train_step
 
 LEARNING_RATE = 1e-4
 """Small, so that losses of two implementations stay comparable over the few steps of a measurement."""
-_ATTRIBUTES = 11
+ATTRIBUTE_SHARE = 0.8
+"""Weight of the attributes' loss where a network predicts them (DAFFNet, Eq. 1)."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,18 @@ class Case:
 
     @cached_property
     def model(self) -> Any:
-        """The network, without dropout: the loss must not depend on whose random numbers are drawn."""
+        """The network, every branch trained, without dropout: the loss must not depend on whose random numbers are
+        drawn."""
         known = model_fields(self.model_name)
-        extra = {"dropout_rate": 0.0} if "dropout_rate" in known else {}
+        wanted = {"dropout_rate": 0.0, "freeze_map": False}
+        extra = {name: value for name, value in wanted.items() if name in known}
         return create_model(self.model_name, num_classes=self.num_classes, dtype=self.dtype, **extra)
+
+    @cached_property
+    def attribute_share(self) -> float:
+        """Of the loss: `ATTRIBUTE_SHARE` for a network that predicts attributes, 0 for others."""
+        predicts = self.model_name in DAFFNETS or self.model_name in MORPHOLOGY_PREDICTORS
+        return ATTRIBUTE_SHARE if predicts else 0.0
 
     @property
     def task(self) -> Task:
@@ -74,7 +85,9 @@ class Case:
         return Batch(
             images=rng.integers(0, 256, (self.batch_size, size, size, 3), np.uint8),
             labels=rng.integers(0, self.num_classes, self.batch_size, np.int32),
-            attributes=np.full((self.batch_size, _ATTRIBUTES), -1, np.int32),
+            attributes=np.stack(
+                [rng.integers(0, len(a.values), self.batch_size, np.int32) for a in ATTRIBUTES], axis=1
+            ),
             mask=np.ones(self.batch_size, np.float32),
             ids=np.arange(self.batch_size, dtype=np.int32),
         )
@@ -132,6 +145,7 @@ class TrainSubject:
             case.tx,
             case.task,
             augment or (lambda key, images: center(images, size)),
+            attribute_share=case.attribute_share,
             gather=gather,
         )
         compiled = compile_train_step(step, case.mesh, resident=gather is not None)

@@ -10,6 +10,7 @@ import numpy as np
 from wbc_jax.bench.schema import thread_count
 from wbc_jax.bench.subject import LEARNING_RATE, Case
 from wbc_jax.errors import UsageError
+from wbc_jax.models.attribute_groups import GROUP_SIZES
 from wbc_jax.train.augment import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -59,13 +60,14 @@ class TorchSubject:
         self._twin = twin.to(device=device, memory_format=torch.channels_last).train(self._train)
         self._forward = self._twin if compile_mode is None else torch.compile(self._twin, mode=compile_mode)
         self._optimizer = torch.optim.RAdam(self._twin.parameters(), lr=LEARNING_RATE, foreach=True)
-        self._criterion = torch.nn.CrossEntropyLoss()
+        self._share = case.attribute_share
         self._low_precision = np.dtype(case.dtype).itemsize == 2
         batch = case.batch()
         images = (batch.images / 255.0 - np.asarray(IMAGENET_MEAN)) / np.asarray(IMAGENET_STD)
         # A transposed view of NHWC pixels is what torch calls channels-last: nothing is copied.
         self._images = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2).to(device)
         self._labels = torch.from_numpy(batch.labels.astype(np.int64)).to(device)
+        self._attributes = torch.from_numpy(batch.attributes.astype(np.int64)).to(device)
         form = "eager" if compile_mode is None else f"compiled, {compile_mode}"
         self.label = f"torch {torch.__version__} {form}"
         self.first_loss: float | None = None
@@ -91,7 +93,7 @@ class TorchSubject:
 
     def _train_step(self) -> None:
         with self._autocast():
-            loss = self._criterion(self._forward(self._images), self._labels)
+            loss = self._loss_of(self._forward(self._images))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -101,7 +103,20 @@ class TorchSubject:
 
     def _predict(self) -> Any:
         with self._torch.inference_mode(), self._autocast():
-            return self._torch.softmax(self._forward(self._images).float(), dim=-1)
+            output = self._forward(self._images)
+            logits = output[0] if self._share else output
+            return self._torch.softmax(logits.float(), dim=-1)
+
+    def _loss_of(self, output: Any) -> Any:
+        """Cross entropy of the class; with attributes the share of theirs beside it, the mean over all of them."""
+        cross_entropy = self._torch.nn.functional.cross_entropy
+        if not self._share:
+            return cross_entropy(output, self._labels)
+        logits, attributes = output
+        groups = attributes.split(GROUP_SIZES, 1)
+        losses = [cross_entropy(group, self._attributes[:, index]) for index, group in enumerate(groups)]
+        mean = self._torch.stack(losses).mean()
+        return self._share * mean + (1 - self._share) * cross_entropy(logits, self._labels)
 
     def _autocast(self) -> Any:
         if not self._low_precision:
