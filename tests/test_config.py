@@ -106,7 +106,11 @@ def test_all_problems_are_found_at_once_in_field_order() -> None:
     ("path", "value"),
     [
         ("augment.scale", (1.2, 0.8)),
-        ("augment.rotation_deg", 200.0),
+        ("augment.rotation_deg", (-10.0, 200.0)),
+        ("augment.crop_area", (0.5, 0.1)),
+        ("augment.crop_ratio", (0.5, 2.0)),
+        ("augment.colour_probability", 1.5),
+        ("optim.piecewise_factors", (0.5,)),
         ("train.freeze", ()),
         ("model.pretrained_resnet", "weights.pth"),
         ("runtime.num_devices", 9),

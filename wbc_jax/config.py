@@ -76,6 +76,20 @@ class ModelConfig:
     """Padding of the attribute encoder's convolutions on its 11x11 map."""
     map_gradient: bool = False
     """Let DAFFNet's class loss reach the attribute predictor."""
+    first_features: Literal["pooled", "stem7x7_2048"] = "pooled"
+    """First features that WBC-AMNet fuses: its stem, pooled and projected, or a 7x7 convolution to 2048 channels."""
+    ge_kind: Literal["theta_minus", "theta", "theta_plus"] = "theta"
+    """Kind of WBC-AMNet's gather-excite attention."""
+    ge_extent: Literal["global", "2", "4", "8"] = "global"
+    """Extent of WBC-AMNet's gather-excite attention, feature-map pixels."""
+    use_se: bool = True
+    """WBC-AMNet's squeeze-excite branch."""
+    use_ge: bool = True
+    """WBC-AMNet's gather-excite branch."""
+    use_fusion: bool = True
+    """WBC-AMNet's fusion of its first features and of the original last ones."""
+    input_scaling: Literal["imagenet", "half"] = "imagenet"
+    """Range of WBC-AMNet's input: ImageNet's mean and deviation, or grey levels less 127.5 over 127.5."""
     freeze_map: bool = True
     """DAFFNet's attribute predictor runs as in evaluation and is not differentiated."""
     fold_map: bool = False
@@ -109,9 +123,9 @@ class OptimConfig:
     warmup_epochs: float = 0.0
     """Linear warm-up from 0, epochs."""
     piecewise_epochs: tuple[float, ...] = ()
-    """Epochs at which the piecewise schedule drops."""
-    piecewise_factor: float = 0.1
-    """Factor of each drop."""
+    """Epochs at which the piecewise schedule changes."""
+    piecewise_factors: tuple[float, ...] = ()
+    """Share of the peak learning rate from each of these epochs on."""
     weight_decay: float = 0.0
     """Decoupled weight decay per step, relative to the learning rate; not applied to norms and biases."""
     momentum: float = 0.9
@@ -130,12 +144,16 @@ class AugmentConfig:
     """Augment training images on the device."""
     flip: bool = True
     """Mirror horizontally and vertically, each with probability 0.5."""
-    rotation_deg: float = 180.0
-    """Largest rotation either way, degrees."""
+    rotation_deg: tuple[float, float] = (-180.0, 180.0)
+    """Range of the rotation, degrees, counter-clockwise."""
     translation: float = 0.05
     """Largest shift either way, share of the image side."""
     scale: tuple[float, float] = (0.9, 1.1)
     """Zoom range; above 1 shows a smaller part of the image."""
+    crop_area: tuple[float, float] | None = None
+    """Random crop, stretched to the whole image: range of its area, share of what evaluation shows; None: off."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Range of the random crop's width over its height."""
     brightness: float = 0.1
     """Largest change either way, share of full scale."""
     contrast: float = 0.1
@@ -144,6 +162,8 @@ class AugmentConfig:
     """Largest change of saturation either way, share."""
     hue: float = 0.02
     """Largest hue shift either way, turns."""
+    colour_probability: float = 1.0
+    """Share of the images that each of brightness, contrast, saturation and hue changes, drawn apart."""
     exact_share: float = 0.5
     """Share of images moved by quarter turns, mirrors and whole pixels only, as sharp as in evaluation."""
     stain: float = 0.05

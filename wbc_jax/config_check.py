@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wbc_jax.config import Config, ModelConfig
+from wbc_jax.config import AugmentConfig, Config, ModelConfig
 from wbc_jax.config_json import flatten, to_dict
 from wbc_jax.errors import ConfigError
 
@@ -79,18 +79,17 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("optim.learning_rate", 1e-9, 100, "per step"),
     ("optim.base_batch_size", 1, 1_048_576, "images"),
     ("optim.warmup_epochs", 0, math.inf, "epochs"),
-    ("optim.piecewise_factor", 1e-6, 1, "factor"),
     ("optim.weight_decay", 0, 10, "per step"),
     ("optim.momentum", 0, 0.9999, "share kept"),
     ("optim.clip_norm", 1e-6, math.inf, "norm"),
     ("optim.accumulate_steps", 1, 4096, "batches"),
     ("optim.ema_decay", 0, 0.999999, "share kept"),
-    ("augment.rotation_deg", 0, 180, "degrees"),
     ("augment.translation", 0, 0.5, "share of the side"),
     ("augment.brightness", 0, 1, "share"),
     ("augment.contrast", 0, 1, "share"),
     ("augment.saturation", 0, 1, "share"),
     ("augment.hue", 0, 0.5, "turns"),
+    ("augment.colour_probability", 0, 1, "share"),
     ("augment.exact_share", 0, 1, "share"),
     ("augment.stain", 0, 1, "share"),
     ("augment.mixup_alpha", 0, 100, "Beta parameter"),
@@ -113,6 +112,14 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 )
 
 
+_INTERVALS: tuple[tuple[str, float, float, str, str], ...] = (
+    ("augment.rotation_deg", -180, 180, "angles in degrees", "-15 15"),
+    ("augment.scale", 0.1, 10, "zoom factors", "0.9 1.1"),
+    ("augment.crop_area", 0.01, 1, "shares of the area", "0.08 1"),
+    ("augment.crop_ratio", 0.1, 10, "ratios of width to height", "0.75 1.3333"),
+)
+
+
 def _ranges(config: Config) -> Iterator[Problem]:
     flat = flatten(to_dict(config))
     for path, low, high, unit in _RANGES:
@@ -122,14 +129,15 @@ def _ranges(config: Config) -> Iterator[Problem]:
             yield Problem(
                 path=path, value=value, rule=f"must be {bounds} ({unit})", suggestion="choose a value inside"
             )
-    low, high = config.augment.scale
-    if not 0.1 <= low <= high <= 10:
-        yield Problem(
-            path="augment.scale",
-            value=config.augment.scale,
-            rule="must be two zoom factors from 0.1 to 10, the smaller first",
-            suggestion="for example 0.9 1.1",
-        )
+    for path, lowest, highest, what, example in _INTERVALS:
+        value = flat[path]
+        if value is not None and not lowest <= value[0] <= value[1] <= highest:
+            yield Problem(
+                path=path,
+                value=tuple(value),
+                rule=f"must be two {what} from {lowest:g} to {highest:g}, the smaller first",
+                suggestion=f"for example {example}",
+            )
 
 
 def _finite(config: Config) -> Iterator[Problem]:
@@ -174,12 +182,27 @@ def _relations(config: Config) -> Iterator[Problem]:
             rule="is empty",
             suggestion="name the epochs at which it drops",
         )
-    if optim.schedule != "piecewise" and optim.piecewise_epochs:
+    for name in ("piecewise_epochs", "piecewise_factors"):
+        if optim.schedule != "piecewise" and getattr(optim, name):
+            yield Problem(
+                path=f"optim.{name}",
+                value=getattr(optim, name),
+                rule=f"has no effect with schedule {optim.schedule}",
+                suggestion="set optim.schedule piecewise",
+            )
+    if optim.schedule == "piecewise" and len(optim.piecewise_factors) != len(optim.piecewise_epochs):
         yield Problem(
-            path="optim.piecewise_epochs",
-            value=optim.piecewise_epochs,
-            rule=f"has no effect with schedule {optim.schedule}",
-            suggestion="set optim.schedule piecewise",
+            path="optim.piecewise_factors",
+            value=optim.piecewise_factors,
+            rule=f"must be as many as the {len(optim.piecewise_epochs)} optim.piecewise_epochs",
+            suggestion="give one factor of the peak learning rate for each of these epochs",
+        )
+    if not all(0 < factor <= 1 for factor in optim.piecewise_factors if math.isfinite(factor)):
+        yield Problem(
+            path="optim.piecewise_factors",
+            value=optim.piecewise_factors,
+            rule="must be above 0 and at most 1",
+            suggestion="give shares of the peak learning rate",
         )
     if list(optim.piecewise_epochs) != sorted(set(optim.piecewise_epochs)):
         yield Problem(
@@ -194,6 +217,20 @@ def _relations(config: Config) -> Iterator[Problem]:
             value=optim.warmup_epochs,
             rule=f"must be shorter than train.epochs ({train.epochs})",
             suggestion="shorten the warm-up or train longer",
+        )
+    if config.augment.crop_area is None and config.augment.crop_ratio != AugmentConfig().crop_ratio:
+        yield Problem(
+            path="augment.crop_ratio",
+            value=config.augment.crop_ratio,
+            rule="has no effect without augment.crop_area",
+            suggestion="set augment.crop_area, for example 0.08 1",
+        )
+    if not (model.use_se or model.use_ge or model.use_fusion):
+        yield Problem(
+            path="model.use_fusion",
+            value=False,
+            rule="leaves nothing of the attention when use_se and use_ge are off as well",
+            suggestion="keep one of the three, or take model.name se_resnext50_32x4d",
         )
     if model.pretrained is not None and any(getattr(model, f) for f in _WEIGHT_FIELDS if f != "pretrained"):
         yield Problem(

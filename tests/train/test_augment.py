@@ -22,7 +22,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 KEY = jax.random.key(0)
 FULL: dict[str, Any] = {
     "flip": True,
-    "rotation_deg": 180.0,
+    "rotation_deg": (-180.0, 180.0),
     "translation": 0.1,
     "scale": (0.8, 1.25),
     "brightness": 0.1,
@@ -88,13 +88,13 @@ def test_centre_crop_is_the_plain_slice(store_px: int, image_px: int) -> None:
     plain = images[:, start : start + image_px, start : start + image_px] / np.float32(255)
     np.testing.assert_allclose(center(images, image_px), (plain - MEAN) / STD, atol=1e-6)
     # The interpolating path with nothing to do must not blur either, odd margins included.
-    spec = aug.AugmentSpec(image_size_px=image_px, rotation_deg=1e-9)
+    spec = aug.AugmentSpec(image_size_px=image_px, rotation_deg=(1e-9, 1e-9))
     np.testing.assert_allclose(denormalised(augment(KEY, jnp.asarray(images), spec)), plain, atol=1e-5)
 
 
 def test_small_stores_are_enlarged_alike_in_training_and_evaluation() -> None:
     images = noise(2, 8)
-    spec = aug.AugmentSpec(image_size_px=16, rotation_deg=1e-9)
+    spec = aug.AugmentSpec(image_size_px=16, rotation_deg=(1e-9, 1e-9))
     trained, evaluated = (denormalised(x) for x in (augment(KEY, images, spec), center(images, 16)))
     np.testing.assert_allclose(trained, evaluated, atol=1e-5)
     large = torch.nn.functional.interpolate(
@@ -367,6 +367,86 @@ def test_spec_takes_the_fields_of_the_configuration() -> None:
     assert hash(spec) == hash(aug.AugmentSpec(image_size_px=64, **config))
 
 
+# Crops, asymmetric turns, colour by chance
+
+
+def test_crops_keep_to_their_area_and_ratio_and_lie_inside() -> None:
+    spec = aug.AugmentSpec(image_size_px=32, crop_area=(0.2, 0.7), crop_ratio=(0.5, 2.0))
+    drawn = aug.draw(KEY, 4096, spec)
+    assert drawn.window is not None
+    height, width, down, right = np.asarray(drawn.window).T
+    whole = (height < 1.0) & (width < 1.0)  # a side longer than the image is cut
+    area, ratio = (height * width)[whole], (width / height)[whole]
+    assert 0.2 - 1e-5 <= area.min() < 0.21
+    assert 0.69 < area.max() <= 0.7 + 1e-5
+    assert 0.5 - 1e-5 <= ratio.min() < 0.52
+    assert 1.9 < ratio.max() <= 2.0 + 1e-5
+    for side, centre in ((height, down), (width, right)):
+        reach = side * 16 + np.abs(centre)
+        assert 15.9 < reach.max() <= 16 + 1e-4
+        assert np.corrcoef(side, np.abs(centre))[0, 1] < -0.3  # the smaller, the farther
+
+
+@pytest.mark.parametrize("angle_deg", [0.0, 90.0])
+def test_a_crop_is_that_part_of_the_turned_image_enlarged(angle_deg: float) -> None:
+    images = np.random.default_rng(2).random((1, 12, 12, 1), np.float32)
+    window = np.asarray([[0.5, 0.25, 3.0, -1.5]], np.float32)  # rows 6 to 11, columns 3 to 5
+    matrices = geometry.inverse_affine(
+        jnp.asarray([np.deg2rad(angle_deg)], jnp.float32),
+        jnp.ones(1),
+        jnp.zeros((1, 2)),
+        jnp.ones((1, 2)),
+        jnp.asarray(window),
+    )
+    found = np.asarray(affine_sample(jnp.asarray(images), matrices, 12))[0, :, :, 0]
+    turned = np.rot90(images[0, :, :, 0], round(angle_deg / 90)).copy()
+    rows, columns = 6 + (np.arange(12) + 0.5) / 2 - 0.5, 3 + (np.arange(12) + 0.5) / 4 - 0.5
+    grid = np.stack(np.meshgrid(columns, rows), axis=-1) / 11 * 2 - 1  # (12, 12, 2), x first
+    expected = torch.nn.functional.grid_sample(
+        torch.from_numpy(turned)[None, None],
+        torch.from_numpy(grid.astype(np.float32))[None],
+        mode="bicubic",
+        padding_mode="reflection",
+        align_corners=True,
+    )
+    np.testing.assert_allclose(found, expected[0, 0].numpy(), rtol=0, atol=1e-4)
+
+
+def test_exact_images_are_not_cropped() -> None:
+    images = noise(8, 12)
+    spec = aug.AugmentSpec(
+        image_size_px=12, crop_area=(0.1, 0.5), rotation_deg=(-60.0, 80.0), exact_share=1.0
+    )
+    np.testing.assert_allclose(augment(KEY, images, spec), center(images, 12), atol=1e-5)
+
+
+def test_rotation_covers_an_asymmetric_range() -> None:
+    angle = np.rad2deg(
+        aug.draw(KEY, 4096, aug.AugmentSpec(image_size_px=8, rotation_deg=(-14, 15))).angle_rad
+    )
+    assert -14.0 <= angle.min() < -13.9
+    assert 14.9 < angle.max() <= 15.0 + 1e-4
+    assert angle.mean() == pytest.approx(0.5, abs=0.5)
+
+
+def test_each_colour_change_is_made_with_its_probability() -> None:
+    spec = aug.AugmentSpec(
+        image_size_px=8, brightness=0.1, contrast=0.2, saturation=0.3, hue=0.04, colour_probability=0.25
+    )
+    drawn = aug.draw(KEY, 8192, spec)
+    changed = np.stack(
+        [
+            np.asarray(drawn.brightness) != 0,
+            np.asarray(drawn.contrast) != 1,
+            np.asarray(drawn.saturation) != 1,
+            np.asarray(drawn.hue_turns) != 0,
+        ]
+    )
+    np.testing.assert_allclose(changed.mean(axis=1), 0.25, atol=0.02)
+    np.testing.assert_allclose(np.corrcoef(changed), np.eye(4), atol=0.05)  # drawn apart
+    assert 0.29 < np.abs(np.asarray(drawn.saturation) - 1).max() <= 0.3 + 1e-6
+
+
 # mixup
 
 
@@ -411,7 +491,7 @@ def test_mixup_keeps_bfloat16() -> None:
 
 def test_exact_images_are_quarter_turns_mirrors_and_whole_pixel_shifts_of_the_store() -> None:
     images = noise(16, 12)
-    spec = aug.AugmentSpec(image_size_px=8, **{**FULL, "rotation_deg": 180.0}, exact_share=1.0)
+    spec = aug.AugmentSpec(image_size_px=8, **FULL, exact_share=1.0)
     geometry_only = dataclasses.replace(
         spec, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, stain=0.0
     )

@@ -177,10 +177,10 @@ def test_cosine_with_warmup_equals_the_formula_and_the_host_twin():
 
 def test_piecewise_drops_at_its_epochs():
     optim = OptimConfig(
-        learning_rate=1.0, schedule="piecewise", piecewise_epochs=(1, 2.5), piecewise_factor=0.1
+        learning_rate=1.0, schedule="piecewise", piecewise_epochs=(1, 2.5), piecewise_factors=(0.5, 0.2)
     )
     rates = [learning_rate_at(optim, t, steps_per_epoch=4, epochs=4) for t in range(12)]
-    np.testing.assert_allclose(rates, [1.0] * 4 + [0.1] * 6 + [0.01] * 2, rtol=1e-6)
+    np.testing.assert_allclose(rates, [1.0] * 4 + [0.5] * 6 + [0.2] * 2, rtol=1e-6)
 
 
 def test_schedule_counts_updates_not_batches():

@@ -132,10 +132,13 @@ def _augmentation(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]
         rotation_deg=chosen.rotation_deg,
         translation=chosen.translation,
         scale=chosen.scale,
+        crop_area=chosen.crop_area,
+        crop_ratio=chosen.crop_ratio,
         brightness=chosen.brightness,
         contrast=chosen.contrast,
         saturation=chosen.saturation,
         hue=chosen.hue,
+        colour_probability=chosen.colour_probability,
         stain=chosen.stain,
         exact_share=chosen.exact_share,
     )

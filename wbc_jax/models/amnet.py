@@ -29,6 +29,8 @@ from wbc_jax.models.layers import (
 )
 from wbc_jax.models.resnet import RESNETS, ResNet
 
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 class AMNet(nn.Module):
     """Trunk, focalised attention, mean, dropout, linear head.
@@ -52,6 +54,9 @@ class AMNet(nn.Module):
     use_fusion: bool = True
     """Fuse: X1 into what SE reads, and the original features X5 into the sum."""
     dropout_rate: float = 0.5
+    input_scaling: Literal["imagenet", "half"] = "imagenet"
+    """Range that the trunk reads: images as given, by ImageNet's mean and deviation; or, as in the template that the
+    paper's wording matches, grey levels less 127.5 over 127.5, computed here from images as given."""
     dtype: DTypeLike = jnp.float32
     """Activation dtype; parameters, statistics, gates and the head are float32."""
     bn_axis_name: str | None = None
@@ -61,7 +66,7 @@ class AMNet(nn.Module):
     def __call__(
         self, images: jax.Array, *, train: bool, use_running_average: bool | None = None
     ) -> tuple[jax.Array, Endpoints]:
-        """Map float (B, H, W, 3) to (logits float32 (B, num_classes), endpoints).
+        """Map float (B, H, W, 3), by ImageNet's mean and deviation, to (logits float32 (B, num_classes), endpoints).
 
         `use_running_average` None means `not train`; True freezes BatchNorm while dropout stays on.
 
@@ -76,6 +81,8 @@ class AMNet(nn.Module):
                 remedy=f"the network without attention is {self.trunk_name}",
             )
         frozen = not train if use_running_average is None else use_running_average
+        if self.input_scaling == "half":
+            images = to_half_range(images)
         trunk = ResNet(
             **RESNETS[self.trunk_name],
             num_classes=None,
@@ -103,6 +110,15 @@ class AMNet(nn.Module):
         x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
         x = record(self, endpoints, "pre_logits", x)
         return Linear(self.num_classes, name="fc")(x), endpoints
+
+
+def to_half_range(images: jax.Array) -> jax.Array:
+    """Images by ImageNet's mean and deviation as grey levels less 127.5 over 127.5: [-1, 1]; float (B, H, W, 3)."""
+    mean, deviation = (np.asarray(value, np.float32) for value in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
+    factor, offset = (
+        jnp.asarray(value, images.dtype)[None, None, None, :] for value in (2 * deviation, 2 * mean - 1)
+    )
+    return images * factor + offset
 
 
 class FocalisedAttention(nn.Module):

@@ -12,6 +12,7 @@ a translation of 1/14 is the classic random crop. A store smaller than the image
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -41,36 +42,49 @@ class AugmentSpec:
     Attributes:
         image_size_px: side of the output, px.
         flip: mirror top to bottom and left to right, each with probability 0.5.
-        rotation_deg: largest rotation either way, degrees.
+        rotation_deg: range of the rotation, degrees, counter-clockwise.
         translation: largest shift either way along each axis, share of `image_size_px`.
         scale: range of the zoom, drawn evenly in its logarithm; above 1 shows a smaller part.
+        crop_area: range of the area, drawn evenly, of a part at a random place that is stretched to the whole image;
+            share of what evaluation shows. None: no such crop.
+        crop_ratio: range of that part's width over its height, drawn evenly in its logarithm; no side is longer
+            than the whole.
         brightness: largest change either way, share of full scale.
         contrast: largest change of contrast about mid-grey either way, share.
         saturation: largest change of saturation either way, share.
         hue: largest rotation of the hue either way, turns.
+        colour_probability: share of the images that each of the four changes above is made to, drawn apart.
         stain: largest change of each stain's amount either way, share, and largest added amount either way, in
             units of optical density.
         exact_share: share of the images that are moved without interpolation: by quarter turns within
-            `rotation_deg`, mirrors and whole pixels. Evaluation never interpolates, and a network that has only
-            seen interpolated images meets sharper ones there.
+            `rotation_deg`, mirrors and whole pixels, uncropped. Evaluation never interpolates, and a network that
+            has only seen interpolated images meets sharper ones there.
     """
 
     image_size_px: int
     flip: bool = False
-    rotation_deg: float = 0.0
+    rotation_deg: tuple[float, float] = (0.0, 0.0)
     translation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
+    crop_area: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    colour_probability: float = 1.0
     stain: float = 0.0
     exact_share: float = 0.0
 
     @property
     def resamples(self) -> bool:
         """Whether images are interpolated rather than cropped and mirrored."""
-        return self.rotation_deg != 0.0 or self.translation != 0.0 or self.scale != (1.0, 1.0)
+        return self.reshapes or self.translation != 0.0
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether images are turned, zoomed or stretched, which takes interpolation."""
+        return self.rotation_deg != (0.0, 0.0) or self.scale != (1.0, 1.0) or self.crop_area is not None
 
     @property
     def recolours(self) -> bool:
@@ -89,6 +103,7 @@ class AugmentDraw:
         shift_px: float32 `(B, 2)`, down and right.
         brightness, contrast, saturation, hue_turns: float32 `(B,)`, as `colour.colour_matrix` takes them.
         stain_factors, stain_shifts: float32 `(B, 3)`, as `colour.stain_matrix` takes them.
+        window: float32 `(B, 4)`, as `geometry.inverse_affine` takes it, or None.
     """
 
     mirror: Array
@@ -101,32 +116,53 @@ class AugmentDraw:
     hue_turns: Array
     stain_factors: Array
     stain_shifts: Array
+    window: Array | None = None
 
 
 def draw(key: Array, batch_size: int, spec: AugmentSpec) -> AugmentDraw:
     """Draw the changes for a batch; under pmap draw for the whole batch and take each device's part."""
     # One call of the generator for all that is drawn: several would each take a share of a second to compile.
-    unit = jax.random.uniform(key, (batch_size, 17), jnp.float32, -1.0, 1.0)
+    count = 17 if spec.crop_area is None and spec.colour_probability == 1.0 else 25
+    unit = jax.random.uniform(key, (batch_size, count), jnp.float32, -1.0, 1.0)
     low, high = (float(np.log(bound)) for bound in spec.scale)
     shift = unit[:, 2:4] * (spec.translation * spec.image_size_px)
-    angle = unit[:, 4] * float(np.deg2rad(spec.rotation_deg))
+    first, last = (float(np.deg2rad(bound)) for bound in spec.rotation_deg)
+    angle = (first + last) / 2 + unit[:, 4] * ((last - first) / 2)
     zoom = jnp.exp((low + high) / 2 + unit[:, 5] * ((high - low) / 2))
     exact = unit[:, 16] < 2.0 * spec.exact_share - 1.0
-    if spec.rotation_deg == 0.0 and spec.scale == (1.0, 1.0):
+    if not spec.reshapes:
         exact = jnp.ones_like(exact)  # a pure shift by whole pixels blurs nothing
     quarter = float(np.pi / 2)
+    turns = math.ceil(spec.rotation_deg[0] / 90), math.floor(spec.rotation_deg[1] / 90)
+    chosen = jnp.ones((batch_size, 4), jnp.float32)  # brightness, contrast, saturation, hue
+    if spec.colour_probability < 1.0:
+        chosen = (unit[:, 21:25] < 2.0 * spec.colour_probability - 1.0).astype(jnp.float32)
+    colour = unit[:, 6:10] * chosen
     return AugmentDraw(
         mirror=jnp.where((unit[:, 0:2] < 0.0) & spec.flip, -1.0, 1.0).astype(jnp.float32),
         shift_px=jnp.where(exact[:, None], jnp.round(shift), shift),
-        angle_rad=jnp.where(exact, jnp.round(angle / quarter) * quarter, angle),
+        angle_rad=jnp.where(exact, jnp.clip(jnp.round(angle / quarter), *turns) * quarter, angle),
         zoom=jnp.where(exact, 1.0, zoom),
-        brightness=unit[:, 6] * spec.brightness,
-        contrast=1.0 + unit[:, 7] * spec.contrast,
-        saturation=1.0 + unit[:, 8] * spec.saturation,
-        hue_turns=unit[:, 9] * spec.hue,
+        brightness=colour[:, 0] * spec.brightness,
+        contrast=1.0 + colour[:, 1] * spec.contrast,
+        saturation=1.0 + colour[:, 2] * spec.saturation,
+        hue_turns=colour[:, 3] * spec.hue,
         stain_factors=1.0 + unit[:, 10:13] * spec.stain,
         stain_shifts=unit[:, 13:16] * spec.stain,
+        window=None if spec.crop_area is None else _window(unit[:, 17:21], exact, spec),
     )
+
+
+def _window(unit: Array, exact: Array, spec: AugmentSpec) -> Array:
+    """Parts to be stretched, float32 `(B, 4)`, from `(B, 4)` numbers in [-1, 1); the whole where `exact`."""
+    low, high = spec.crop_area or (1.0, 1.0)
+    area = (low + high) / 2 + unit[:, 0] * ((high - low) / 2)
+    narrow, wide = (float(np.log(bound)) for bound in spec.crop_ratio)
+    ratio = jnp.exp((narrow + wide) / 2 + unit[:, 1] * ((wide - narrow) / 2))
+    sides = jnp.sqrt(jnp.stack([area / ratio, area * ratio], axis=-1))  # (B, 2), height and width
+    sides = jnp.where(exact[:, None], 1.0, jnp.minimum(sides, 1.0))
+    centre = unit[:, 2:4] * (1.0 - sides) * (spec.image_size_px / 2)
+    return jnp.concatenate([sides, centre], axis=-1)
 
 
 def augment(key: Array, images_u8: Array, spec: AugmentSpec) -> Array:
@@ -159,7 +195,9 @@ def _resample(images_u8: Array, drawn: AugmentDraw, size_px: int) -> Array:
     # The middle of an odd margin lies between two pixels: take centre_crop's side, so that no change means no blur.
     shift = drawn.shift_px + (0.5 if margin > 0 and margin % 2 else 0.0)
     base_scale = min(1.0, images_u8.shape[1] / size_px)
-    maps = inverse_affine(drawn.angle_rad, drawn.zoom, shift, drawn.mirror, base_scale=base_scale)
+    maps = inverse_affine(
+        drawn.angle_rad, drawn.zoom, shift, drawn.mirror, drawn.window, base_scale=base_scale
+    )
 
     def sample(images_u8: Array, maps: Array) -> Array:
         return affine_sample(images_u8, maps, size_px)

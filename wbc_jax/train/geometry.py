@@ -9,15 +9,23 @@ Array = jax.Array
 
 
 def inverse_affine(
-    angle_rad: Array, zoom: Array, shift_px: Array, mirror: Array, *, base_scale: float = 1.0
+    angle_rad: Array,
+    zoom: Array,
+    shift_px: Array,
+    mirror: Array,
+    window: Array | None = None,
+    *,
+    base_scale: float = 1.0,
 ) -> Array:
-    """Return the map from output pixels to source pixels of "mirror, turn, zoom, shift", both about the centres.
+    """Return the map from output pixels to source pixels of "mirror, turn, crop, zoom, shift", both about the centres.
 
     Args:
         angle_rad: float32 `(B,)`, turn of the image content, counter-clockwise as displayed.
         zoom: float32 `(B,)`, above 1 enlarges the content.
         shift_px: float32 `(B, 2)`, shift of the content down and right, output pixels.
         mirror: float32 `(B, 2)`, -1 mirrors the source top to bottom or left to right, 1 does not.
+        window: float32 `(B, 4)`, a part of the turned image that is stretched to all of it: its height and width,
+            share of the whole, and its centre down and right, output pixels; None: the whole.
         base_scale: source pixels per output pixel at zoom 1.
 
     Returns:
@@ -26,8 +34,12 @@ def inverse_affine(
     cos, sin = jnp.cos(angle_rad), jnp.sin(angle_rad)
     turn = jnp.stack([jnp.stack([cos, sin], axis=-1), jnp.stack([-sin, cos], axis=-1)], axis=-2)  # (B, 2, 2)
     linear = turn * (base_scale / zoom)[:, None, None] * mirror[:, :, None]
-    offset = -jnp.sum(linear * shift_px[:, None, :], axis=-1, keepdims=True)  # (B, 2, 1)
-    return jnp.concatenate([linear, offset], axis=-1)
+    centre = (
+        0.0 if window is None else jnp.sum(linear * window[:, None, 2:], axis=-1, keepdims=True)
+    )  # (B, 2, 1)
+    stretched = linear if window is None else linear * window[:, None, :2]
+    offset = centre - jnp.sum(stretched * shift_px[:, None, :], axis=-1, keepdims=True)  # (B, 2, 1)
+    return jnp.concatenate([stretched, offset], axis=-1)
 
 
 def affine_sample(images: Array, matrices: Array, size_px: int) -> Array:

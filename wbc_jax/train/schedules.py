@@ -27,7 +27,7 @@ def make_schedule(optim: OptimConfig, *, steps_per_epoch: int, epochs: int) -> o
 
     With W warm-up updates, update t (from 0) has `(t + 1) / W` of the rate until t + 1 = W: a first update at rate
     0 would be a wasted batch. Cosine falls from W to 0 just after the last update. Piecewise multiplies by
-    `piecewise_factor` from each of `piecewise_epochs` on. Epochs count from the start of the run.
+    one of `piecewise_factors` from each of `piecewise_epochs` on. Epochs count from the start of the run.
 
     Args:
         optim: names the schedule and its numbers; `accumulate_steps` batches make one update.
@@ -56,9 +56,10 @@ def _rate(count: Any, *, optim: OptimConfig, steps_per_epoch: int, epochs: int, 
         progress = xp.clip((t - warmup) / (last - warmup), 0.0, 1.0)
         rate = rate * 0.5 * (1.0 + xp.cos(math.pi * progress))
     elif optim.schedule == "piecewise":
-        for epoch in optim.piecewise_epochs:
-            dropped = t >= round(epoch * updates_per_epoch)
-            rate = rate * xp.where(dropped, xp.float32(optim.piecewise_factor), xp.float32(1.0))
+        factor = xp.float32(1.0)
+        for epoch, later in zip(optim.piecewise_epochs, optim.piecewise_factors, strict=True):
+            factor = xp.where(t >= round(epoch * updates_per_epoch), xp.float32(later), factor)
+        rate = rate * factor
     elif optim.schedule != "constant":
         raise ValueError(f"no schedule {optim.schedule!r}; there are constant, cosine, piecewise")
     return rate
