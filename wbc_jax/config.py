@@ -103,8 +103,8 @@ class ModelConfig:
     pretrained_semantic: str | None = None
     """ImageNet weights of DAFFNet's semantic branch; None: random."""
     pretrained_map: str | None = None
-    """Weights of DAFFNet's attribute predictor, .safetensors or .pth, or ImageNet weights of an attribute predictor's
-    ResNet50; None: random."""
+    """Weights of DAFFNet's attribute predictor: a run directory, or .safetensors or .pth. For an attribute predictor
+    alone, and in three steps, ImageNet weights of its ResNet50; None: random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +204,33 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MorphologyConfig:
+    three_step: bool = False
+    """Train in stages: the attribute predictor, pseudo-labels for other data sets, the predictor again on all, and
+    then, where the network is a DAFFNet, the network with that predictor (DAFFNet, Fig. 4)."""
+    annotated_dataset: str | None = None
+    """Data set whose true attributes the predictor learns first; None: `data.dataset`."""
+    other_datasets: tuple[str, ...] = ()
+    """Data sets whose training images get predicted attributes; none: the predictor is trained once."""
+    other_raw_dir: str | None = None
+    """Folder that holds the original files of data sets other than `data.dataset`; None: $WBC_DATA_DIR."""
+    map_epochs: int | None = None
+    """Epochs of the predictor's first training; None: `train.epochs`."""
+    mixed_epochs: int | None = None
+    """Epochs of its training on all data sets; None: `train.epochs`."""
+    mixed_start: Literal["fresh", "map"] = "fresh"
+    """Weights that the training on all data sets starts from: those of the first, or the first's result."""
+    attribute_share: float = 0.8
+    """Weight of the attributes' loss beside the classes' while a DAFFNet's predictor is trained (Eq. 1)."""
+    pseudo_threshold: float = 0.0
+    """Least probability of a predicted attribute to be learned from; below it counts as not annotated."""
+    pseudo_labels: str | None = None
+    """A pseudo_labels.csv to train on beside `data.dataset`; the third step sets it by itself."""
+    pseudo_weight: float = 1.0
+    """Weight of a predicted attribute in the loss, where a true one has 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     batch_size: int = 64
     """Images per evaluation step; any value gives the same result."""
@@ -259,6 +286,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    morphology: MorphologyConfig = field(default_factory=MorphologyConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)

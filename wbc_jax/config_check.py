@@ -11,28 +11,16 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from wbc_jax.config import AugmentConfig, Config, ModelConfig
 from wbc_jax.config_json import flatten, to_dict
+from wbc_jax.config_morphology import morphology_problems
+from wbc_jax.config_problem import Problem
 from wbc_jax.errors import ConfigError
 
 _BRANCHES = {"resnet": "scam", "densenet": "scam", "semantic": "daffnet", "map": ("daffnet", "map")}
 """Branch whose weights can be given apart -> how the names of the networks that have it begin."""
 _WEIGHT_FIELDS = ("pretrained", *(f"pretrained_{branch}" for branch in _BRANCHES))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One broken rule: the field's path, its value, the rule, and what to do."""
-
-    path: str
-    value: Any
-    rule: str
-    suggestion: str
-
-    def __str__(self) -> str:
-        return f"{self.path} = {self.value!r}: {self.rule}; {self.suggestion}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +42,7 @@ def validate(config: Config, facts: Facts | None = None) -> list[Problem]:
         *_finite(config),
         *_names(config, facts),
         *_relations(config),
+        *morphology_problems(config, facts.datasets),
         *_sizes(config, facts),
     ]
     order = {path: i for i, path in enumerate(flatten(to_dict(config)))}
@@ -100,6 +89,11 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("train.label_smoothing", 0, 0.99, "share"),
     ("train.attribute_share", 0, 1, "share"),
     ("train.early_stop_patience_epochs", 1, 100_000, "epochs"),
+    ("morphology.map_epochs", 1, 100_000, "epochs"),
+    ("morphology.mixed_epochs", 1, 100_000, "epochs"),
+    ("morphology.attribute_share", 0, 1, "share"),
+    ("morphology.pseudo_threshold", 0, 1, "probability"),
+    ("morphology.pseudo_weight", 0, 1000, "weight"),
     ("eval.batch_size", 1, 1_048_576, "images"),
     ("eval.every_epochs", 1, 100_000, "epochs"),
     ("eval.bootstrap_samples", 0, 1_000_000, "resamples"),
@@ -250,13 +244,6 @@ def _relations(config: Config) -> Iterator[Problem]:
                 rule=f"needs a network with a {branch} branch",
                 suggestion="use model.pretrained for a single network",
             )
-    if train.attribute_share > 0 and model.name.startswith("daffnet") and model.freeze_map:
-        yield Problem(
-            path="train.attribute_share",
-            value=train.attribute_share,
-            rule="has no effect on a frozen attribute predictor",
-            suggestion="set it to 0, or model.freeze_map False",
-        )
 
 
 def _sizes(config: Config, facts: Facts) -> Iterator[Problem]:

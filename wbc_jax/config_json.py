@@ -19,6 +19,18 @@ from wbc_jax.errors import ConfigError
 
 FORMAT_VERSION = 1
 
+CHANGEABLE = (
+    "log.",
+    "runtime.",
+    "checkpoint.",
+    "data.raw_dir",
+    "data.cache_dir",
+    "data.loader",
+    "data.stream_workers",
+    "morphology.other_raw_dir",
+)
+"""Fields that a resumed run may change: they alter neither the data, nor their order, nor the mathematics."""
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested dict of plain JSON values (tuples become lists)."""
@@ -37,6 +49,13 @@ def to_json(config: Config) -> str:
 def digest(config: Config) -> str:
     """SHA-256 over the canonical JSON, 64 hex digits."""
     canonical = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def lasting_digest(config: Config) -> str:
+    """SHA-256 over the fields that decide the result, without those that are `CHANGEABLE`."""
+    flat = {path: v for path, v in flatten(to_dict(config)).items() if not path.startswith(CHANGEABLE)}
+    canonical = json.dumps(flat, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

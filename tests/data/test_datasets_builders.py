@@ -277,9 +277,7 @@ def test_image_folder_keeps_unknown_names_and_finds_slips(tmp_path: Path) -> Non
 def test_synthetic_smear_is_drawn_the_same_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wbc_jax.data.datasets.synthetic_smear import synthetic_smear_dataset_builder as module
-
-    monkeypatch.setattr(module, "COUNTS", {"train": 6, "val": 2, "test": 4})
+    monkeypatch.setattr(builder_class("synthetic_smear"), "COUNTS", {"train": 6, "val": 2, "test": 4})
     first = read(build("synthetic_smear", tmp_path, tmp_path / "a"))
     second = read(build("synthetic_smear", tmp_path, tmp_path / "b"))
     assert [e["image"] for e in first] == [e["image"] for e in second]
@@ -289,6 +287,19 @@ def test_synthetic_smear_is_drawn_the_same_every_time(
         assert decode_image(example["image"], "synthetic").shape == (96, 96, 3)
         values = dict(zip(ATTRIBUTES, example["attributes"], strict=True))
         assert all(0 <= value < len(attribute.values) for attribute, value in values.items())
+
+
+def test_plain_synthetic_smears_are_other_cells_without_attributes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"train": 6, "val": 2, "test": 4}
+    for name in ("synthetic_smear", "synthetic_smear_plain"):
+        monkeypatch.setattr(builder_class(name), "COUNTS", counts)
+    plain = read(build("synthetic_smear_plain", tmp_path, tmp_path / "a"))
+    annotated = read(build("synthetic_smear", tmp_path, tmp_path / "b"))
+    assert all((example["attributes"] == -1).all() for example in plain)
+    assert Counter(e["source_split"] for e in plain) == {b"train": 6, b"val": 2, b"test": 4}
+    assert not {e["sha256"] for e in plain} & {e["sha256"] for e in annotated}
 
 
 @pytest.mark.real_data

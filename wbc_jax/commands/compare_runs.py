@@ -14,6 +14,7 @@ from wbc_jax.errors import EXIT_OK, DataError, UsageError
 from wbc_jax.evaluate.predictions import LabelledPredictions, read_predictions
 from wbc_jax.evaluate.statistics import McNemar, mcnemar, paired_bootstrap
 from wbc_jax.runtime.json_files import write_json
+from wbc_jax.runtime.rundir import resolve_run_dir
 
 _SHOWN = (
     ("accuracy", "accuracy"),
@@ -66,7 +67,7 @@ def compare_runs(run_a: Path, run_b: Path, options: CompareRunsOptions) -> int:
 
 
 def _predictions_file(run: Path, split: str) -> Path:
-    path = run if run.is_file() else run / "predictions" / f"{split}.csv"
+    path = run if run.is_file() else resolve_run_dir(run) / "predictions" / f"{split}.csv"
     if not path.is_file():
         raise UsageError(
             f"no predictions in {run}",

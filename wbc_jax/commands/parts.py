@@ -12,13 +12,14 @@ import numpy as np
 
 from wbc_jax.commands.run import build_model
 from wbc_jax.commands.together import fits_together
-from wbc_jax.config import Config, ModelConfig
+from wbc_jax.commands.weights import load_weights
+from wbc_jax.config import Config
+from wbc_jax.config_morphology import has_frozen_predictor
 from wbc_jax.data.experiment import Experiment, Samples
 from wbc_jax.data.order import OrderSpec, rows_for_step
 from wbc_jax.data.placement import place
 from wbc_jax.data.resident import fits, gather, load_resident, resident_bytes
 from wbc_jax.data.stream import stream_batches
-from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS
 from wbc_jax.runtime.devices import activation_dtype, make_mesh
 from wbc_jax.runtime.exchange import share_tree
 from wbc_jax.train.augment import AugmentSpec, augment, center
@@ -35,7 +36,6 @@ from wbc_jax.train.parallel import (
 from wbc_jax.train.schedules import scaled
 from wbc_jax.train.state import TrainState, create_state, with_variables
 from wbc_jax.train.steps import make_eval_step, make_train_step
-from wbc_jax.weights.load import load_pretrained_into
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +117,8 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
 
 def frozen_parts(config: Config) -> tuple[str, ...]:
     """Path prefixes of the parameters that stay as they are: those asked for, and DAFFNet's frozen predictor."""
-    model, asked = config.model, config.train.freeze
-    predictor = model.name.startswith("daffnet") and model.morphology != "none" and model.freeze_map
-    return (*asked, "map") if predictor and "map" not in asked else asked
+    asked = config.train.freeze
+    return (*asked, "map") if has_frozen_predictor(config) and "map" not in asked else asked
 
 
 def _augmentation(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -161,34 +160,23 @@ def _initial_state(config: Config, model: Any, tx: Any, mesh: Any) -> TrainState
         ema=config.optim.ema_decay is not None,
         freeze=frozen_parts(config),
     )
-    given = _weight_sources(config.model)
-    if given:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        for path, architecture, prefix in given:
-            variables, report = load_pretrained_into(variables, path, architecture, prefix)
-            print(report)
+    variables, lines = load_weights(config.model, {"params": state.params, "batch_stats": state.batch_stats})
+    if lines:
+        print("\n".join(lines))
         state = with_variables(state, variables)
     return replicate(share_tree(state), mesh)
-
-
-def _weight_sources(model: ModelConfig) -> list[tuple[str, str, str]]:
-    """(file, architecture of its torchvision names, branch that it fills) of each weights field that is set."""
-    alone = model.name in MORPHOLOGY_PREDICTORS
-    fields = (
-        (model.pretrained, model.name, ""),
-        (model.pretrained_resnet, "resnet50", "resnet"),
-        (model.pretrained_densenet, "densenet121", "densenet"),
-        (model.pretrained_semantic, model.semantic_name or "epsanet50", "semantic"),
-        (model.pretrained_map, "resnet50", "trunk" if alone else "map"),
-    )
-    return [(path, architecture, branch) for path, architecture, branch in fields if path is not None]
 
 
 def _resident_batches(
     config: Config, samples: Samples, order: OrderSpec, mesh: Any
 ) -> Callable[[int], Iterator[tuple[Any, ...]]]:
     data = load_resident(
-        samples.store, samples.rows, samples.labels, samples.attributes, sharding=replicated(mesh)
+        samples.store,
+        samples.rows,
+        samples.labels,
+        samples.attributes,
+        attribute_weights=samples.attribute_weights,
+        sharding=replicated(mesh),
     )
     sharding = split_by_row(mesh)
     mask = place(np.ones(order.batch_size, np.float32), sharding)
@@ -216,6 +204,7 @@ def _streamed_batches(
             order,
             start_step=step,
             stop_step=total_steps,
+            attribute_weights=samples.attribute_weights,
             workers=config.data.stream_workers,
             sharding=split_by_row(mesh),
             process_index=jax.process_index(),

@@ -182,7 +182,7 @@ def read_task(directory: Path) -> Task:
 
 
 def load_run(directory: Path) -> LoadedRun:
-    """Reads a run directory.
+    """Reads a run directory; of a run in stages, that of its last stage.
 
     Raises:
         UsageError: the folder is not one.
@@ -191,8 +191,9 @@ def load_run(directory: Path) -> LoadedRun:
     """
     from wbc_jax.models.summary import count_parameters
     from wbc_jax.runtime.checkpoints import load_variables
+    from wbc_jax.runtime.rundir import resolve_run_dir
 
-    directory = Path(directory)
+    directory = resolve_run_dir(directory)
     if not (directory / CONFIG_FILE).is_file() or not (directory / CARD_FILE).is_file():
         raise UsageError(
             f"{directory} is not a run directory",

@@ -9,27 +9,19 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wbc_jax.commands.config import known_facts
 from wbc_jax.commands.run import CONFIG_FILE, METRICS_FILE
 from wbc_jax.config import Config
 from wbc_jax.config_check import Facts, require_valid
-from wbc_jax.config_json import differences, digest, from_json, to_json
+from wbc_jax.config_json import CHANGEABLE, differences, digest, from_json, to_json
 from wbc_jax.errors import EXIT_OK, ConfigError
 
-RUNS = Path("runs")
+if TYPE_CHECKING:
+    from wbc_jax.data.experiment import Experiment
 
-CHANGEABLE = (
-    "log.",
-    "runtime.",
-    "checkpoint.",
-    "data.raw_dir",
-    "data.cache_dir",
-    "data.loader",
-    "data.stream_workers",
-)
-"""Fields that a resumed run may change: they alter neither the data, nor their order, nor the mathematics."""
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +64,22 @@ def _train(request: RunRequest, facts: Facts, processes: int) -> int:
     import jax
 
     from wbc_jax.commands.together import open_together, require_one_config
-    from wbc_jax.data.experiment import load_experiment
-    from wbc_jax.data.registry import cache_root
-    from wbc_jax.runtime.compile_cache import enable_compile_cache
+    from wbc_jax.commands.weights import check_weights
     from wbc_jax.runtime.exchange import is_first, require_same, share_json
     from wbc_jax.runtime.rundir import RunDir, new_run_dir, open_run_dir
 
     config = request.config
     require_one_config(config, processes)
+    if config.morphology.three_step:
+        from wbc_jax.commands.staged import train_staged
+
+        return train_staged(request, processes)
     if request.run_dir is not None and share_json(_is_finished(request.run_dir)):
         return _say_finished(request.run_dir) if is_first() else EXIT_OK
     require_valid(config, replace(facts, num_devices=jax.device_count()))
-    # On CPU a program read back from the cache can hang its process for good (seen twice with jaxlib 0.10.1, inside
-    # the deserialisation), and compiling anew takes seconds: accelerators only.
-    if config.runtime.compile_cache and jax.default_backend() != "cpu":
-        enable_compile_cache(cache_root(config.data.cache_dir))
-    experiment = load_experiment(config.data)
+    check_weights(config)
+    enable_cache(config)
+    experiment = load_data(config)
     require_same("the data", experiment.digest, "prepare it anew where it differs: wbc-jax data prepare")
     require_valid(
         config, replace(facts, num_devices=jax.device_count(), num_train=len(experiment.train.rows))
@@ -102,8 +94,39 @@ def _train(request: RunRequest, facts: Facts, processes: int) -> int:
         from wbc_jax.commands.training import run_training
 
         if is_first():
-            _record(run_dir.path, config, request.command)
+            record(run_dir.path, config, request.command)
         return run_training(config, experiment, run_dir)
+
+
+def enable_cache(config: Config) -> None:
+    """Keeps compiled programs, where the config says so."""
+    import jax
+
+    from wbc_jax.data.registry import cache_root
+    from wbc_jax.runtime.compile_cache import enable_compile_cache
+
+    # On CPU a program read back from the cache can hang its process for good (seen twice with jaxlib 0.10.1, inside
+    # the deserialisation), and compiling anew takes seconds: accelerators only.
+    if config.runtime.compile_cache and jax.default_backend() != "cpu":
+        enable_compile_cache(cache_root(config.data.cache_dir))
+
+
+def load_data(config: Config) -> Experiment:
+    """The data of a config, with the pseudo-labelled images of other data sets where it names some."""
+    from wbc_jax.data.experiment import load_experiment
+    from wbc_jax.data.mixture import with_pseudo_labels
+    from wbc_jax.data.pseudo_labels import read_pseudo_labels
+
+    experiment = load_experiment(config.data)
+    if config.morphology.pseudo_labels is None:
+        return experiment
+    return with_pseudo_labels(
+        experiment,
+        config.data,
+        read_pseudo_labels(Path(config.morphology.pseudo_labels)),
+        raw_dir_of=lambda _: config.morphology.other_raw_dir,
+        pseudo_weight=config.morphology.pseudo_weight,
+    )
 
 
 def _require_same_config(request: RunRequest) -> None:
@@ -112,6 +135,8 @@ def _require_same_config(request: RunRequest) -> None:
     if saved_path is None or not saved_path.is_file():
         return
     saved = from_json(saved_path.read_text(), where=str(saved_path))
+    if saved.morphology.three_step and request.config.morphology.three_step:
+        return  # stages compare their inputs one by one
     changed = [d for d in differences(saved, request.config) if not d.startswith(CHANGEABLE)]
     if changed:
         raise ConfigError(
@@ -137,7 +162,7 @@ def _say_finished(run_dir: Path) -> int:
     return EXIT_OK
 
 
-def _record(path: Path, config: Config, command: tuple[str, ...]) -> None:
+def record(path: Path, config: Config, command: tuple[str, ...]) -> None:
     """config.json once, provenance.json at each start."""
     from wbc_jax.commands.together import without_place
     from wbc_jax.runtime.json_files import write_json

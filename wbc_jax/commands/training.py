@@ -40,8 +40,17 @@ from wbc_jax.train.parallel import split_by_row
 from wbc_jax.train.schedules import learning_rate_at, scaled
 
 
-def run_training(config: Config, experiment: Experiment, run_dir: RunDir | FollowedRunDir) -> int:
-    """Trains and concludes, together with the other processes of the run; returns the exit code."""
+def run_training(
+    config: Config, experiment: Experiment, run_dir: RunDir | FollowedRunDir, *, resume: Path | None = None
+) -> int:
+    """Trains and concludes, together with the other processes of the run; returns the exit code.
+
+    Args:
+        config: of the run.
+        experiment: its data.
+        run_dir: open.
+        resume: directory to name when telling how to go on; None: `run_dir`.
+    """
     path, task = run_dir.path, experiment.task
     print(experiment.summary())
     timer = Goodput()
@@ -67,7 +76,9 @@ def run_training(config: Config, experiment: Experiment, run_dir: RunDir | Follo
         raise
     if outcome.reason == "interrupted":
         run_dir.set_state("interrupted", step=outcome.step)
-        print(f"interrupted at step {outcome.step}, saved; go on with: wbc-jax train --run-dir {path}")
+        print(
+            f"interrupted at step {outcome.step}, saved; go on with: wbc-jax train --run-dir {resume or path}"
+        )
         return flag.exit_code or EXIT_OK
 
     if not is_first():

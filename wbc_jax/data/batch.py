@@ -21,6 +21,7 @@ class Batch:
         attributes: int32 `(B, 11)`, value indices in `catalog.ATTRIBUTES` order, -1 where not annotated.
         mask: float32 `(B,)`, 1 for a sample that counts, 0 for padding.
         ids: int32 `(B,)`, row in the packed store.
+        attribute_weights: float32 `(B,)`, weight of a sample's attributes in the loss; None: 1 each.
     """
 
     images: Any
@@ -28,3 +29,4 @@ class Batch:
     attributes: Any
     mask: Any
     ids: Any
+    attribute_weights: Any = None

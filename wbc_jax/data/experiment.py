@@ -6,22 +6,33 @@ anything is compiled.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from wbc_jax.catalog import CELL_CLASSES, TASKS, Task, class_task, label_map
 from wbc_jax.config import DataConfig
 from wbc_jax.data.datasets.facts import Framing
+from wbc_jax.data.images import Images
 from wbc_jax.data.packed import PackedStore, open_store
 from wbc_jax.data.prepare import prepare
 from wbc_jax.data.registry import DATASETS, cache_root, default_protocol
+from wbc_jax.data.samples import SampleColumns
 from wbc_jax.data.splits import Split, check_leaks, limit_per_class, make_split
 from wbc_jax.errors import DataError
 
 PARTS = ("train", "val", "test")
+
+
+class Store(Protocol):
+    """What samples need of the store that they lie in: a prepared data set, or several as one."""
+
+    @property
+    def images(self) -> Images: ...
+    @property
+    def samples(self) -> SampleColumns: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,12 +44,14 @@ class Samples:
         rows: int64 `(n,)`, rows of the store.
         labels: int32 `(n,)`, task labels.
         attributes: int32 `(n, 11)`, -1 where not annotated.
+        attribute_weights: float32 `(n,)`, weight of each sample's attributes in the loss; None: 1 each.
     """
 
-    store: PackedStore
+    store: Store
     rows: np.ndarray
     labels: np.ndarray
     attributes: np.ndarray
+    attribute_weights: np.ndarray | None = None
 
     def ids(self) -> list[str]:
         """Names of the images."""
@@ -54,10 +67,11 @@ class Experiment:
         task: output classes.
         store: prepared images.
         split: rows of each part.
-        train, val, test: the parts; `train` may lie in a balanced copy of the store.
+        train, val, test: the parts; `train` may lie in a balanced copy of the store, or in several stores.
         sampling_weights: weight of each training sample; None: each once an epoch.
         class_weights: weight of each class in the loss; None: all alike.
         framing: how images were made square, resolved.
+        others_digest: digest of what other data sets add to `train`; None: nothing.
     """
 
     dataset: str
@@ -70,11 +84,13 @@ class Experiment:
     sampling_weights: tuple[float, ...] | None
     class_weights: tuple[float, ...] | None
     framing: str
+    others_digest: str | None = None
 
     @property
     def digest(self) -> str:
         """Digest of the images and of their split."""
-        return f"{self.store.digest}-{self.split.digest}"
+        own = f"{self.store.digest}-{self.split.digest}"
+        return own if self.others_digest is None else f"{own}-{self.others_digest}"
 
     def part(self, name: str) -> Samples:
         """`train`, `val` or `test`."""
@@ -105,12 +121,30 @@ def open_prepared(data: DataConfig) -> PackedStore:
     return open_store(directory)
 
 
-def load_experiment(data: DataConfig) -> Experiment:
-    """Prepares, labels, splits, checks and balances.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Divided:
+    """A prepared data set with its split.
+
+    Attributes:
+        data: what was asked for.
+        task: output classes.
+        store: prepared images.
+        labels: int32 `(N,)`, task label of each row of the store, -1 where the task leaves it out.
+        split: rows of each part, checked for leaks.
+    """
+
+    data: DataConfig
+    task: Task
+    store: PackedStore
+    labels: np.ndarray
+    split: Split
+
+
+def load_divided(data: DataConfig) -> Divided:
+    """Prepares, labels, splits and checks.
 
     Raises:
-        DataError: missing or damaged files, a leak between parts, another split than the pinned one, or a class
-            without training images.
+        DataError: missing or damaged files, a leak between parts, or another split than the pinned one.
     """
     store = open_prepared(data)
     protocol = _protocol(data, store)
@@ -128,19 +162,30 @@ def load_experiment(data: DataConfig) -> Experiment:
         )
     if data.max_images_per_class is not None:
         split = limit_per_class(split, labels, data.max_images_per_class, data.split_seed)
+    return Divided(data=data, task=task, store=store, labels=labels, split=split)
+
+
+def load_experiment(data: DataConfig) -> Experiment:
+    """What `load_divided` does, and balances.
+
+    Raises:
+        DataError: see there; or a class without training images.
+    """
+    divided = load_divided(data)
+    store, task, labels, split = divided.store, divided.task, divided.labels, divided.split
     _require_every_class(task, labels[split.train], data)
     parts = {name: _samples(store, getattr(split, name), labels) for name in PARTS}
-    balanced = _balance(data, task, parts["train"], split.digest)
+    sampling, classes = balance_weights(data, parts["train"].labels, task.num_classes)
     return Experiment(
         dataset=data.dataset,
         task=task,
         store=store,
         split=split,
-        train=balanced.train,
+        train=_with_copies(divided, parts["train"]),
         val=parts["val"],
         test=parts["test"],
-        sampling_weights=balanced.sampling_weights,
-        class_weights=balanced.class_weights,
+        sampling_weights=sampling,
+        class_weights=classes,
         framing=resolve_framing(data),
     )
 
@@ -221,26 +266,28 @@ def _require_every_class(task: Task, train_labels: np.ndarray, data: DataConfig)
         )
 
 
-@dataclass(frozen=True)
-class _Balanced:
-    train: Samples
-    sampling_weights: tuple[float, ...] | None = None
-    class_weights: tuple[float, ...] | None = None
+def _with_copies(divided: Divided, train: Samples) -> Samples:
+    """The training set, and the copies that balance it where they are asked for."""
+    data = divided.data
+    if data.balance != "offline":
+        return train
+    from wbc_jax.data.balance import write_balanced_store
+
+    name = f"{divided.store.digest[:12]}-{divided.split.digest[:12]}-{data.split_seed}"
+    target = cache_root(data.cache_dir) / "balanced" / name
+    store = write_balanced_store(divided.store, train.rows, train.labels, target, data.split_seed)
+    labels = label_map(divided.task, store.samples.cell_classes)[store.samples.cell_class]
+    return _samples(store, np.arange(len(labels)), labels)
 
 
-def _balance(data: DataConfig, task: Task, train: Samples, split_digest: str) -> _Balanced:
-    from wbc_jax.data import balance, imbalance
+def balance_weights(
+    data: DataConfig, labels: np.ndarray, num_classes: int
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Weights against uneven classes as configured: of each sample in drawing, and of each class in the loss."""
+    from wbc_jax.data import imbalance
 
     if data.balance == "sampling":
-        weights = imbalance.sampling_weights(train.labels)
-        return _Balanced(train, sampling_weights=tuple(float(w) for w in weights))
+        return tuple(float(w) for w in imbalance.sampling_weights(labels)), None
     if data.balance == "class_weights":
-        weights = imbalance.class_weights(train.labels, task.num_classes)
-        return _Balanced(train, class_weights=tuple(float(w) for w in weights))
-    if data.balance == "offline":
-        name = f"{train.store.digest[:12]}-{split_digest[:12]}-{data.split_seed}"
-        target = cache_root(data.cache_dir) / "balanced" / name
-        store = balance.write_balanced_store(train.store, train.rows, train.labels, target, data.split_seed)
-        labels = label_map(task, store.samples.cell_classes)[store.samples.cell_class]
-        return _Balanced(dataclasses.replace(_samples(store, np.arange(len(labels)), labels)))
-    return _Balanced(train)
+        return None, tuple(float(w) for w in imbalance.class_weights(labels, num_classes))
+    return None, None

@@ -52,10 +52,12 @@ def builder_class(name: str) -> type[SmearBuilder]:
     from wbc_jax.data.datasets.pbc import pbc_dataset_builder
     from wbc_jax.data.datasets.raabin import raabin_dataset_builder
     from wbc_jax.data.datasets.synthetic_smear import synthetic_smear_dataset_builder
+    from wbc_jax.data.datasets.synthetic_smear_plain import synthetic_smear_plain_dataset_builder
     from wbc_jax.data.datasets.wbcs import wbcs_dataset_builder
 
     builders: dict[str, type[SmearBuilder]] = {
         "synthetic_smear": synthetic_smear_dataset_builder.Builder,
+        "synthetic_smear_plain": synthetic_smear_plain_dataset_builder.Builder,
         "pbc": pbc_dataset_builder.Builder,
         "bccd_kaggle": bccd_kaggle_dataset_builder.Builder,
         "bccd_voc": bccd_voc_dataset_builder.Builder,

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from wbc_jax.data.batch import Batch
+from wbc_jax.data.images import Images
 from wbc_jax.data.placement import place
 from wbc_jax.data.stream import ImageStore, check_samples
 
@@ -35,12 +36,14 @@ class ResidentData:
         labels: int32 `(n,)`.
         attributes: int32 `(n, 11)`.
         ids: int32 `(n,)`, row in the packed store.
+        attribute_weights: float32 `(n,)`; None: 1 each.
     """
 
     images: Any
     labels: Any
     attributes: Any
     ids: Any
+    attribute_weights: Any = None
 
 
 def gather(data: ResidentData, positions: jax.Array, mask: jax.Array | None = None) -> Batch:
@@ -61,6 +64,7 @@ def gather(data: ResidentData, positions: jax.Array, mask: jax.Array | None = No
         attributes=take(data.attributes),
         mask=jnp.ones(positions.shape, jnp.float32) if mask is None else mask,
         ids=take(data.ids),
+        attribute_weights=None if data.attribute_weights is None else take(data.attribute_weights),
     )
 
 
@@ -75,6 +79,7 @@ def load_resident(
     labels: np.ndarray,
     attributes: np.ndarray,
     *,
+    attribute_weights: np.ndarray | None = None,
     sharding: jax.sharding.Sharding | None = None,
 ) -> ResidentData:
     """Copy the samples' images, labels and attributes to the devices.
@@ -87,15 +92,17 @@ def load_resident(
         rows: int `(n,)`, the store's row of each sample.
         labels: int32 `(n,)`.
         attributes: int32 `(n, 11)`.
+        attribute_weights: float32 `(n,)`, weight of each sample's attributes in the loss; None: 1 each.
         sharding: replicated over the mesh; None: the default device.
     """
     rows, labels, attributes = check_samples(rows, labels, attributes)
     images = _copy_images(store.images, rows, sharding)
     small = (labels, attributes, rows.astype(np.int32))
-    return ResidentData(images, *(place(column, sharding) for column in small))
+    weights = None if attribute_weights is None else place(attribute_weights.astype(np.float32), sharding)
+    return ResidentData(images, *(place(column, sharding) for column in small), attribute_weights=weights)
 
 
-def _copy_images(images: np.ndarray, rows: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
+def _copy_images(images: Images, rows: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
     shape = (len(rows), *images.shape[1:])
     chunk = max(1, _CHUNK_BYTES // max(1, int(np.prod(shape[1:]))))
     whole = jnp.zeros(shape, jnp.uint8, device=sharding)

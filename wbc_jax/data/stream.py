@@ -8,7 +8,6 @@ of one. Nothing random and no position lives in an iterator: a stream is rebuilt
 from __future__ import annotations
 
 import gc
-import mmap
 import operator
 from collections.abc import Iterator
 from typing import Any, Protocol, SupportsIndex
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 
 from wbc_jax.data.batch import Batch
+from wbc_jax.data.images import Images, open_map, whole_map
 from wbc_jax.data.order import OrderSpec, eval_batches, rows_for_step
 
 # Grain starts 16 threads by default, which makes batches of this kind four times slower than none (performance.md 3).
@@ -27,7 +27,7 @@ class ImageStore(Protocol):
     """What the loaders need of a packed store."""
 
     @property
-    def images(self) -> np.ndarray:
+    def images(self) -> Images:
         """uint8 `(N, S, S, 3)`, usually a memory map."""
         ...
 
@@ -40,48 +40,46 @@ class StepSource:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: Images,
         rows: np.ndarray,
         labels: np.ndarray,
         attributes: np.ndarray,
         order: OrderSpec,
         stop_step: int,
         share: slice,
+        attribute_weights: np.ndarray | None = None,
     ) -> None:
         self._images, self._rows = images, rows
         self._labels, self._attributes = labels, attributes
         self._order, self._stop_step, self._share = order, stop_step, share
+        self._attribute_weights = attribute_weights
 
     def __len__(self) -> int:
         return self._stop_step
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, np.ndarray]:
         positions = rows_for_step(self._order, operator.index(index))[self._share]
-        return _gather_host(self._images, self._rows, self._labels, self._attributes, positions)
+        fields = _gather_host(self._images, self._rows, self._labels, self._attributes, positions)
+        if self._attribute_weights is not None:
+            fields["attribute_weights"] = self._attribute_weights[positions]
+        return fields
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        images = self._images
-        # Only a map of a whole file knows its own offset; a slice of one is sent by value.
-        if (
-            isinstance(images, np.memmap)
-            and isinstance(images.base, mmap.mmap)
-            and images.filename is not None
-        ):
+        if (facts := whole_map(self._images)) is not None:
             state["_images"] = None
-            state["_map"] = (str(images.filename), images.dtype.str, images.shape, images.offset)
+            state["_map"] = facts
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         mapped = state.pop("_map", None)
         self.__dict__.update(state)
         if mapped is not None:
-            filename, dtype, shape, offset = mapped
-            self._images = np.memmap(filename, np.dtype(dtype), mode="r", offset=offset, shape=shape)
+            self._images = open_map(mapped)
 
 
 def _gather_host(
-    images: np.ndarray,
+    images: Images,
     rows: np.ndarray,
     labels: np.ndarray,
     attributes: np.ndarray,
@@ -196,6 +194,7 @@ def stream_batches(
     *,
     start_step: int = 0,
     stop_step: int,
+    attribute_weights: np.ndarray | None = None,
     workers: int = 0,
     sharding: jax.sharding.Sharding | None = None,
     process_index: int = 0,
@@ -208,6 +207,7 @@ def stream_batches(
         rows: int `(n,)`, the store's row of each training sample; a row may occur more than once.
         labels: int32 `(n,)`, label of each training sample.
         attributes: int32 `(n, 11)`, attributes of each training sample, -1 where not annotated.
+        attribute_weights: float32 `(n,)`, weight of each sample's attributes in the loss; None: 1 each.
         order: which samples each step takes; `order.num_samples` must be n.
         workers: processes that gather batches; 0 gathers in this one.
         sharding: how a batch lies on the devices, split along its first axis; None: on the default device.
@@ -225,7 +225,7 @@ def stream_batches(
     if not 0 <= start_step <= stop_step:
         raise ValueError(f"steps must satisfy 0 <= start <= stop, got {start_step} and {stop_step}")
     share = _share(order.batch_size, process_index, process_count)
-    source = StepSource(store.images, rows, labels, attributes, order, stop_step, share)
+    source = StepSource(store.images, rows, labels, attributes, order, stop_step, share, attribute_weights)
     return BatchStream(source, start_step, workers, sharding, process_count)
 
 

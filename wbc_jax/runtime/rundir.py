@@ -21,6 +21,7 @@ RunState = Literal["running", "finished", "interrupted", "diverged", "failed"]
 
 LOCK_NAME = "run.lock"
 STATUS_NAME = "status.json"
+STAGES_NAME = "stages.json"
 
 # POSIX locks belong to the process, so a second lock of the same process would be granted: kept out here.
 _held: set[Path] = set()
@@ -121,6 +122,27 @@ def read_state(directory: str | Path) -> RunState | None:
     except (DataError, KeyError, TypeError):
         return None
     return state if state in get_args(RunState) else None
+
+
+def resolve_run_dir(directory: str | Path) -> Path:
+    """The directory of the network that a run ends with: that of its last stage, or the run's own.
+
+    Raises:
+        UsageError: the run has stages, and the last has not begun.
+    """
+    directory = Path(directory)
+    if not (directory / STAGES_NAME).is_file():
+        return directory
+    last = directory / str(read_json(directory / STAGES_NAME)["result"])
+    if not (last / STATUS_NAME).is_file():
+        raise UsageError(
+            f"the run has not reached its last stage, {last.name}",
+            expected="a run whose last stage has been trained",
+            where=str(directory),
+            remedy=f"go on with it: wbc-jax train --run-dir {directory}; or give one of its stages, "
+            f"{last.parent}/…",
+        )
+    return last
 
 
 def _take_lock(path: Path) -> int | None:

@@ -34,7 +34,7 @@ class Objective:
     """The loss of a batch, `share * attributes + (1 - share) * classes` (DAFFNet, Eq. 1).
 
     The class term is the weighted mean over samples, the attribute term the mean over all annotated pairs of sample
-    and attribute: a batch in which nothing is annotated adds 0 there.
+    and attribute, weighted where samples' attributes have weights: a batch in which nothing is annotated adds 0 there.
 
     Attributes:
         num_classes: K.
@@ -55,7 +55,8 @@ class Objective:
         classes = soft_labels(batch.labels, self.num_classes)
         if self.attribute_share == 0:
             return Targets(classes, None)
-        return Targets(classes, attribute_targets(batch.attributes, batch.mask))
+        weights = batch.mask if batch.attribute_weights is None else batch.mask * batch.attribute_weights
+        return Targets(classes, attribute_targets(batch.attributes, weights))
 
     def loss(
         self, logits: jax.Array, endpoints: Mapping[str, jax.Array], targets: Targets, mask: jax.Array

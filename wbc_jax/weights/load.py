@@ -115,22 +115,27 @@ def to_torchvision(arch: str, variables: Mapping[str, Any]) -> dict[str, np.ndar
 def load_pretrained_into(
     variables: Mapping[str, Any], path: Path | str, arch: str, prefix: str = "", *, swap_head: bool = True
 ) -> tuple[dict[str, Any], MergeReport]:
-    """Variables with the branch at `prefix` filled from a file in torchvision's or our own naming.
+    """Variables with the branch at `prefix` filled from a file in torchvision's or our own naming, or from a run.
 
-    The naming is told from the names. A file of our own form may also be a whole network that has a branch
-    of that name: a trained SCAM's ResNet starts another SCAM's ResNet.
+    The naming is told from the names. A file of our own form, or a run, may also be a whole network that has a
+    branch of that name: a trained SCAM's ResNet starts another SCAM's ResNet.
 
     Args:
         variables: freshly initialised; not modified.
-        path: `.pth` or `.safetensors`.
+        path: `.pth` or `.safetensors`, or a run directory, whose best state is taken.
         arch: architecture of the branch, needed for torchvision's naming.
         prefix: as in `merge_pretrained`.
         swap_head: as in `merge_pretrained`.
 
     Raises:
         UsageError, WeightsError: as `convert_torchvision` and `merge_pretrained`.
+        CheckpointError: the run directory has no valid checkpoint.
     """
     path = Path(path)
+    if path.is_dir():
+        pretrained = _variables_of_run(path)
+        pretrained = (branch(pretrained, prefix) if prefix else None) or pretrained
+        return merge_pretrained(variables, pretrained, swap_head=swap_head, prefix=prefix, where=str(path))
     arrays, metadata = read_arrays(path)
     if not _foreign_names(arrays):
         pretrained = _own_variables(arrays, metadata, path)
@@ -140,6 +145,14 @@ def load_pretrained_into(
         _known(arch)
         pretrained = _from_torch_arrays(arch, arrays, str(path))
     return merge_pretrained(variables, pretrained, swap_head=swap_head, prefix=prefix, where=str(path))
+
+
+def _variables_of_run(directory: Path) -> dict[str, Any]:
+    """Best state of a run, or of its last stage. Reading checkpoints needs Orbax, which weights files do not."""
+    from wbc_jax.runtime.checkpoint_reading import load_variables as load_best
+    from wbc_jax.runtime.rundir import resolve_run_dir
+
+    return load_best(resolve_run_dir(directory) / "checkpoints")
 
 
 def _foreign_names(names: Iterable[str]) -> list[str]:

@@ -78,6 +78,16 @@ DATASETS: dict[str, DatasetInfo] = {
         protocol="given",
         generated=True,
     ),
+    "synthetic_smear_plain": DatasetInfo(
+        title="Synthetic smears without attributes, drawn by this package",
+        source="https://pypi.org/project/wbc-jax/",
+        citation="wbc_jax",
+        licence="Apache-2.0",
+        layout="nothing to download: the images are drawn when they are first needed",
+        classes=_FIVE,
+        protocol="given",
+        generated=True,
+    ),
     "pbc": DatasetInfo(
         title="PBC (Barcelona) with WBCAtt's attributes",
         source="https://data.mendeley.com/datasets/snkd93bnjr/1",

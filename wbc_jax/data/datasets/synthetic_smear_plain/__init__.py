@@ -1,0 +1,1 @@
+"""Data set synthetic_smear_plain."""

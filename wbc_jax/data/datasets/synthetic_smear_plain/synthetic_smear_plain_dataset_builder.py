@@ -1,0 +1,15 @@
+"""Synthetic smears without attributes: 800 cells that stand for another laboratory's images."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from wbc_jax.data.datasets.drawn import DrawnBuilder
+
+
+class Builder(DrawnBuilder):
+    """Seed 1, attributes kept back: the first 600 samples are train, then 100 val and 100 test."""
+
+    SEED = 1
+    COUNTS: ClassVar[dict[str, int]] = {"train": 600, "val": 100, "test": 100}
+    ANNOTATED = False
