@@ -29,6 +29,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "epsanet_tiny": {"stage_sizes": (1, 2)},
     "map_tiny": {"feature_units": 8},
     "vgg16": {"stage_sizes": (1, 2), "widths": (4, 8), "hidden_features": 16},
+    "alexnet": {"widths": (4, 6, 8, 6, 6), "hidden_features": 16},
+    "mobilenet_v2": {"stages": ((1, 8, 1, 1), (2, 8, 2, 2)), "stem_features": 8, "widened_features": 16},
+    "shufflenet_v2_x1_0": {
+        "stage_sizes": (2, 1),
+        "widths": (8, 12),
+        "stem_features": 8,
+        "widened_features": 16,
+    },
     "vit_b_16": {"depth": 2, "features": 8, "heads": 2, "mlp_features": 16, "image_size_px": 48},
     "amnet_tiny": {},
     "daffnet_tiny": {"semantic_units": 8, "map_gradient": True, "freeze_map": False},
@@ -44,6 +52,9 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "epsanet": {"stage_sizes": (1, 1, 1, 1)},
     "map": {"trunk_name": "resnet_tiny"},
     "vgg": {"stage_sizes": (1, 1, 1, 1, 1), "hidden_features": 64},
+    "alexnet": {"hidden_features": 64},
+    "mobilenet_v2": {"stages": ((1, 16, 1, 1), (6, 24, 2, 2))},
+    "shufflenet_v2": {"stage_sizes": (2, 1, 1)},
     "vit": {"depth": 2, "image_size_px": 64},
     "daffnet": {"semantic_name": "epsanet_tiny", "map_name": "map_tiny"},
 }
@@ -57,6 +68,9 @@ HEADS = {
     "scam": "logits",
     "map": "logits",
     "vgg": "classifier",
+    "alexnet": "classifier",
+    "mobilenet_v2": "classifier",
+    "shufflenet_v2": "fc",
     "vit": "classifier",
     "daffnet": "logits",
 }
@@ -71,10 +85,13 @@ MAPS = {
     "scam": {"attended", "fused", "resnet", "densenet"},
     "map": {"trunk/stem", "trunk/stage4"},
     "vgg": {"stage1", "stage5"},
+    "alexnet": {"stem", "stage2", "stage5"},
+    "mobilenet_v2": {"stem", "stage1", "stage2", "widened"},
+    "shufflenet_v2": {"stem", "stage2", "stage4", "conv5"},
     "vit": {"stem", "block1", "block2"},
     "daffnet": {"semantic/stage4", "map/trunk/stage4"},
 }
-WITHOUT_NORM = ("vgg", "vit")
+WITHOUT_NORM = ("alexnet", "vgg", "vit")
 """Networks without BatchNorm, and so without statistics."""
 VECTORS = {
     "map": {"features", "attribute_logits", "pre_logits"},
@@ -96,7 +113,12 @@ def init_shapes(model: Any) -> Any:
 
 def small(name: str, num_classes: int | None = 3, **fields: Any) -> tuple[Any, Any]:
     model = create_model(name, num_classes=num_classes, **{**SMALL[name], **fields})
-    return model, compiled(lambda key: model.init(key, images(), train=False))(jax.random.key(1))
+    init = compiled(lambda key: model.init(key, images(size=small_size(name)), train=False))
+    return model, init(jax.random.key(1))
+
+
+def small_size(name: str) -> int:
+    return 64 if name == "alexnet" else 32
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -145,7 +167,7 @@ def test_every_parameter_learns(name: str, dtype: Any) -> None:
     def differentiate(params: Any) -> jax.Array:
         (logits, endpoints), _ = model.apply(
             {**variables, "params": params},
-            images(),
+            images(size=small_size(name)),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(2)},
@@ -315,6 +337,17 @@ def test_images_too_small_for_densenet_are_refused() -> None:
     model = create_model("densenet121", num_classes=5)
     with pytest.raises(UsageError, match="32 px"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), images(size=24), train=False))
+
+
+@pytest.mark.parametrize(("name", "least_px"), [("alexnet", 63), ("vgg16", 32)])
+def test_images_that_pooling_would_leave_nothing_of_are_refused(name: str, least_px: int) -> None:
+    model = create_model(name, num_classes=5, hidden_features=8)
+    with pytest.raises(UsageError, match=f"{least_px} px or more"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), images(size=least_px - 1), train=False))
+    logits, _ = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), images(size=least_px), train=False)[0]
+    )
+    assert logits.shape == (4, 5)
 
 
 def test_models_need_no_data_or_file_library() -> None:

@@ -36,6 +36,10 @@ CONVOLUTIONS = [
     pytest.param(3, 16, 24, 1, 1, 4, id="grouped"),
     pytest.param(5, 16, 16, 2, 2, 8, id="grouped-stride-2"),
     pytest.param(1, 16, 8, 2, 0, 4, id="grouped-pointwise"),
+    pytest.param(3, 12, 12, 1, 1, 12, id="depthwise"),
+    pytest.param(3, 12, 12, 2, 1, 12, id="depthwise-stride-2"),
+    pytest.param(5, 6, 6, 2, 0, 6, id="depthwise-unpadded"),
+    pytest.param(3, 6, 12, 1, 1, 6, id="depthwise-twice-the-channels"),
     pytest.param(1, 4, 6, 2, 1, 1, id="pointwise-padded"),
 ]
 
@@ -74,10 +78,25 @@ def test_the_table_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     many = jnp.ones((1, 4, 4, 128))
     assert primitives(x, pointwise, 1) == ["dot_general"]
     assert primitives(x, grouped, 4) == ["conv_general_dilated"] * 4
-    assert primitives(many, jnp.ones((3, 3, 1, 128)), 128) == ["conv_general_dilated"]
+    assert primitives(many, jnp.ones((3, 3, 1, 128)), 128) == []  # shifted products
+    assert primitives(many, jnp.ones((3, 3, 1, 256)), 128) == ["conv_general_dilated"]
     monkeypatch.setattr(jax, "default_backend", lambda: "elsewhere")
     assert primitives(x, pointwise, 1) == ["conv_general_dilated"]
     assert primitives(x, grouped, 4) == ["conv_general_dilated"]
+    assert primitives(many, jnp.ones((3, 3, 1, 128)), 128) == ["conv_general_dilated"]
+
+
+@pytest.mark.parametrize(("size", "stride"), [((40, 33), 1), ((65, 47), 2)], ids=str)
+def test_depthwise_kernel_gradient_of_large_maps(size: tuple[int, int], stride: int) -> None:
+    """Sums of thousands of positions, in rounds, with a rest in some: none is left out, none counted twice."""
+    x, w = normal(3, *size, 5), normal(3, 3, 1, 5, seed=1)
+    options = {"stride": stride, "padding": 1, "groups": 5}
+    y, pull = jax.vjp(lambda w: layers.convolve(x, w, lowering="shifted", **options), w)
+    weights = normal(*y.shape, seed=2)
+    tw = torch.tensor(w).permute(3, 2, 0, 1).double().requires_grad_()
+    (F.conv2d(nchw(x).double(), tw, **options) * nchw(weights).double()).sum().backward()
+    assert tw.grad is not None
+    np.testing.assert_allclose(pull(weights)[0], tw.grad.permute(2, 3, 1, 0).numpy(), atol=2e-4)
 
 
 def test_even_input_is_padded_as_torch_does_not_as_same() -> None:

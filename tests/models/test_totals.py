@@ -25,8 +25,11 @@ TRUNKS = {
     "densenet121": 7_978_856,
     "densenet169": 14_149_480,
     "densenet201": 20_013_928,
+    "alexnet": 61_100_840,
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
+    "mobilenet_v2": 3_504_872,
+    "shufflenet_v2_x1_0": 2_278_604,
     "vit_b_16": 86_567_656,
 }
 GOLDEN = Path(__file__).parent / "parameter_paths"

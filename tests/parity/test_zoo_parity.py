@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch_twins as twins
+from pairs import NUM_CLASSES, TOLERANCE, assert_gradients, make_pair
 from torch_reference import torchvision_models
 
 from wbc_jax.errors import UsageError
@@ -18,9 +19,6 @@ from wbc_jax.models.zoo.vit import VisionTransformer, resize_positions
 from wbc_jax.weights.merge import flatten
 from wbc_jax.weights.naming import tables
 from wbc_jax.weights.naming.vit import ViTForm
-
-TOLERANCE = 1e-4
-NUM_CLASSES = 5
 
 
 class Case(NamedTuple):
@@ -31,15 +29,27 @@ class Case(NamedTuple):
 
 
 CASES: dict[str, Case] = {
+    "alexnet": Case(
+        {"features.1": "stem"} | {f"features.{i}": f"stage{s}" for s, i in enumerate((4, 7, 9, 11), 2)}, 80
+    ),
     "vgg16": Case({f"features.{i}": f"stage{s}" for s, i in enumerate((3, 8, 15, 22, 29), start=1)}, 80),
     "vgg19": Case({f"features.{i}": f"stage{s}" for s, i in enumerate((3, 8, 17, 26, 35), start=1)}, 97),
 }
 
 
+def test_gradients_of_alexnet() -> None:
+    """Dropout off; the whole network, which is shallow."""
+    module = torchvision_models().alexnet(num_classes=NUM_CLASSES, dropout=0.0)
+    model = create_model("alexnet", num_classes=NUM_CLASSES, dropout_rate=0.0)
+    assert_gradients(
+        make_pair("alexnet", module, model, CASES["alexnet"].stages, size_px=80), True, size_px=80
+    )
+
+
 @pytest.mark.parametrize("arch", CASES)
 def test_evaluation(arch: str) -> None:
     case = CASES[arch]
-    module = twins.randomise(getattr(torchvision_models(), arch)(num_classes=NUM_CLASSES), size_px=64)
+    module = twins.randomise(getattr(torchvision_models(), arch)(num_classes=NUM_CLASSES), size_px=80)
     images = twins.images(case.size_px)
     theirs = twins.run(module, case.stages, images, train=False)
     model = create_model(arch, num_classes=NUM_CLASSES)

@@ -105,15 +105,17 @@ def run(
     """One pass; with `gradient` also the backward pass of `scalar_loss`, left in the parameters' `.grad`."""
     endpoints: dict[str, np.ndarray] = {}
 
-    def keep(name: str) -> Any:
+    def keep(path: str, name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
             # torchvision uses one ReLU module in several places of a stem, and norm5's ReLU is a function.
-            value = output.detach().relu() if name == "stage4" else output.detach()
+            value = output.detach().relu() if path == "features.norm5" else output.detach()
             endpoints.setdefault(name, value.permute(0, 2, 3, 1).numpy().copy())
 
         return hook
 
-    handles = [module.get_submodule(path).register_forward_hook(keep(name)) for path, name in stages.items()]
+    handles = [
+        module.get_submodule(path).register_forward_hook(keep(path, name)) for path, name in stages.items()
+    ]
     module.train(train)
     with torch.set_grad_enabled(gradient):
         logits = module(to_nchw(batch))

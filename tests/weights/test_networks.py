@@ -30,7 +30,19 @@ def zeros_of(name: str, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "arch",
-    ["resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "densenet169", "vgg19", "vit_b_16"],
+    [
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "densenet121",
+        "densenet169",
+        "vgg19",
+        "alexnet",
+        "mobilenet_v2",
+        "shufflenet_v2_x1_0",
+        "vit_b_16",
+    ],
 )
 def test_tables_list_the_networks_paths_and_shapes(arch: str) -> None:
     ours = {path: leaf.shape for path, leaf in flatten(zeros_of(arch, num_classes=7)).items()}

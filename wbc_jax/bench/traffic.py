@@ -81,7 +81,7 @@ class _Counts:
 
     def _module(self, module: nn.Module, x: Any, result: Any, images: Any) -> None:
         if isinstance(module, Conv):
-            macs = result.size * module.kernel_size**2 * x.shape[-1] // module.groups
+            macs = result.size * math.prod(module.window) * x.shape[-1] // module.groups
             self.macs += macs
             self.image_macs += macs if x is images else 0
             self.conv += 3 * (x.size + result.size) if self.train else x.size + result.size

@@ -18,6 +18,7 @@ from wbc_jax.models.layers import (
     kaiming_fan_out,
     max_pool,
 )
+from wbc_jax.models.zoo.units import check_image_size
 
 _linear_init = nn.initializers.normal(0.01)
 POOLED_SIZE = (7, 7)
@@ -49,8 +50,12 @@ class VGG(nn.Module):
         """Map float (B, H, W, 3) to (logits float32 (B, num_classes), endpoints).
 
         `use_running_average` is for the interface that all networks share.
+
+        Raises:
+            UsageError: images too small for all poolings, 32 px for five stages.
         """
         check_images(images)
+        check_image_size(images, at_least_px=2 ** len(self.stage_sizes), network="VGG")
         endpoints: Endpoints = {}
         x = images
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), start=1):

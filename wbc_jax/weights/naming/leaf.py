@@ -67,6 +67,21 @@ def conv(
         yield vector(f"{torch_name}.bias", f"params/{path}/bias", outputs)
 
 
+def conv_norm(
+    conv_name: str,
+    norm_name: str,
+    path: str,
+    kernel: int | tuple[int, int],
+    inputs: int,
+    outputs: int,
+    *,
+    groups: int = 1,
+) -> Iterator[Leaf]:
+    """A convolution without bias and its BatchNorm; ours are `<path>/conv` and `<path>/bn`."""
+    yield from conv(conv_name, f"{path}/conv", kernel, inputs, outputs, groups=groups)
+    yield from norm(norm_name, f"{path}/bn", outputs)
+
+
 def norm(torch_name: str, path: str, channels: int) -> Iterator[Leaf]:
     """A batch normalisation with its running statistics."""
     yield from layer_norm(torch_name, path, channels)

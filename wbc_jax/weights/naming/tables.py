@@ -7,9 +7,12 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from wbc_jax.weights.naming.alexnet import alexnet_leaves
 from wbc_jax.weights.naming.densenet import DENSENETS, densenet_leaves
 from wbc_jax.weights.naming.leaf import Leaf
+from wbc_jax.weights.naming.mobilenet_v2 import MOBILENETS_V2
 from wbc_jax.weights.naming.resnet import RESNETS, SE_RESNETS
+from wbc_jax.weights.naming.shufflenet_v2 import SHUFFLENETS_V2
 from wbc_jax.weights.naming.vgg import VGGS, vgg_leaves
 from wbc_jax.weights.naming.vit import VITS
 
@@ -24,6 +27,9 @@ TORCHVISION: dict[str, Listing] = {
     **{arch: partial(densenet_leaves, sizes) for arch, sizes in DENSENETS.items()},
     **{arch: partial(vgg_leaves, sizes) for arch, sizes in VGGS.items()},
     **{arch: form.leaves for arch, form in VITS.items()},
+    "alexnet": alexnet_leaves,
+    **{arch: form.leaves for arch, form in MOBILENETS_V2.items()},
+    **{arch: form.leaves for arch, form in SHUFFLENETS_V2.items()},
 }
 """Those that torchvision has a module of; names are that module's."""
 
