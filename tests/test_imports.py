@@ -45,6 +45,7 @@ PURE = (
     "data/splits.py",
     "models",
     "weights/naming",
+    "weights/starts.py",
     "train/attribute_losses.py",
     "train/augment.py",
     "train/colour.py",

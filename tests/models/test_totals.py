@@ -118,10 +118,11 @@ def test_cut_densenet_is_the_full_one_less_what_follows() -> None:
     assert sum(whole.values()) - behind == 4_267_392
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "scam", "scam_tiny"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.txt")))
 def test_parameter_paths_are_frozen(name: str) -> None:
     """Paths and shapes are the checkpoint format; a change here breaks every stored checkpoint."""
-    leaves = traverse_util.flatten_dict(variable_shapes(create_model(name, num_classes=5)), sep="/")
+    size_px = 224 if name == "amnet" else 64  # its gate's kernel is as large as the last map
+    leaves = traverse_util.flatten_dict(variable_shapes(create_model(name, num_classes=5), size_px), sep="/")
     found = [f"{path} {'x'.join(map(str, leaf.shape))} {leaf.dtype}" for path, leaf in sorted(leaves.items())]
     assert found == (GOLDEN / f"{name}.txt").read_text().splitlines()
 
@@ -256,6 +257,9 @@ def test_daffnet_by_part() -> None:
         ({"morphology": "map", "map_code": "probabilities"}, 22_563_315 + 25_588_063 + 1032 * 5),
         ({"spatial_gate": "last"}, 48_371_930 - 1_500),
         ({"mae_padding": "same"}, 48_371_930),
+        # The backbone comparison: torchvision's totals in place of the semantic branch's 22,563,315.
+        ({"semantic_name": "vgg19", "spatial_gate": "none"}, 48_371_930 - 22_563_315 + 143_667_240),
+        ({"semantic_name": "vit_b_16", "spatial_gate": "none"}, 48_371_930 - 22_563_315 + 86_567_656),
     ],
     ids=str,
 )

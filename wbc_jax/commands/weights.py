@@ -52,19 +52,26 @@ def check_weights(config: Config) -> None:
     """
     model = config.model
     if has_frozen_predictor(config) and model.pretrained_map is None and model.pretrained is None:
-        raise ConfigError(
-            "the attribute predictor is frozen with random weights",
-            expected="a trained one",
-            where="model.pretrained_map",
-            remedy="give --model.pretrained-map RUN_DIR of a daffnet:map recipe, train in three steps "
-            "(--morphology.three-step), or train it along (--model.no-freeze-map)",
-        )
+        raise _untrained_predictor()
     if not weight_sources(model):
         return
     task = TASKS.get(config.data.task, TASKS["wbc5"])  # the head of another task is replaced anyway
     network = build_model(model, task.num_classes)
     images = jax.ShapeDtypeStruct((1, config.data.image_size_px, config.data.image_size_px, 3), jnp.float32)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images)
-    load_weights(
+    filled, _ = load_weights(
         model, jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), dict(shapes))
+    )
+    # ImageNet weights fill a predictor's trunk and leave its heads at the zeros that were put in here.
+    if has_frozen_predictor(config) and not np.any(filled["params"]["map"]["attribute_heads"]["kernel"]):
+        raise _untrained_predictor()
+
+
+def _untrained_predictor() -> ConfigError:
+    return ConfigError(
+        "the attribute predictor is frozen with random weights",
+        expected="a trained one",
+        where="model.pretrained_map",
+        remedy="give --model.pretrained-map RUN_DIR of a daffnet:map recipe, train in three steps "
+        "(--morphology.three-step), or train it along (--model.no-freeze-map)",
     )

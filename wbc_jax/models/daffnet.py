@@ -9,6 +9,9 @@ Reading of blocks.md 8 and 10: 1000 semantic features and 128 morphological ones
     + SA      epsanet50      block         none
     + MAP     epsanet50      block         map
     + MAE     epsanet50      block         map_mae
+
+Its comparison of backbones: semantic_name resnet50, vgg19 or vit_b_16 with spatial_gate none, each with its 1000-way
+layer.
 """
 
 from __future__ import annotations
@@ -26,6 +29,13 @@ from wbc_jax.models.endpoints import Endpoints, record
 from wbc_jax.models.layers import Linear
 from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS, MorphologyEncoder, MorphologyPredictor
 from wbc_jax.models.resnet import RESNETS, ResNet
+from wbc_jax.models.zoo import ZOO
+
+SEMANTIC_TRUNKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    **{name: (ResNet, fields) for name, fields in RESNETS.items()},
+    **ZOO,
+}
+"""What the semantic branch can be. The paper compares resnet50, vgg19 and vit_b_16 and adds attention to the first."""
 
 
 class DAFFNet(nn.Module):
@@ -38,6 +48,7 @@ class DAFFNet(nn.Module):
 
     num_classes: int
     semantic_name: str = "epsanet50"
+    """One of `SEMANTIC_TRUNKS`."""
     spatial_gate: Literal["none", "block", "last"] = "block"
     """CBAM's spatial gate in the semantic branch: in each block, once behind the last stage, or nowhere."""
     morphology: Literal["none", "map", "map_mae"] = "map_mae"
@@ -78,7 +89,7 @@ class DAFFNet(nn.Module):
         """
         frozen = not train if use_running_average is None else use_running_average
         endpoints: Endpoints = {}
-        outputs = self._semantic_trunk()(images, train=train, use_running_average=frozen)
+        outputs = self._semantic_trunk()(images, train=train, use_running_average=frozen)  # pyright: ignore[reportCallIssue]
         semantic, inner = cast(tuple[jax.Array, Endpoints], outputs)
         endpoints |= {f"semantic/{name}": value for name, value in inner.items()}
         parts = [record(self, endpoints, "semantic", semantic)]
@@ -98,17 +109,26 @@ class DAFFNet(nn.Module):
         rounded = self.morphology == "map" and self.map_code == "argmax"
         return self.morphology != "none" and self.map_gradient and not rounded
 
-    def _semantic_trunk(self) -> ResNet:
-        if self.semantic_name not in RESNETS:
+    def _semantic_trunk(self) -> nn.Module:
+        if self.semantic_name not in SEMANTIC_TRUNKS:
             raise UsageError(
                 f"semantic_name={self.semantic_name!r}",
-                expected="one of " + ", ".join(RESNETS),
+                expected="one of " + ", ".join(SEMANTIC_TRUNKS),
                 where="DAFFNet",
             )
-        return ResNet(
-            **RESNETS[self.semantic_name],
+        network, fields = SEMANTIC_TRUNKS[self.semantic_name]
+        if network is ResNet:
+            fields = {**fields, "spatial_gate": self.spatial_gate}
+        elif self.spatial_gate != "none":
+            raise UsageError(
+                f"spatial_gate={self.spatial_gate!r}: {self.semantic_name} has no residual blocks to put it in",
+                expected="none",
+                where="DAFFNet",
+                remedy="give --model.spatial-gate none with this semantic branch",
+            )
+        return network(
+            **fields,
             num_classes=self.semantic_units,
-            spatial_gate=self.spatial_gate,
             dtype=self.dtype,
             bn_axis_name=self.bn_axis_name,
             name="semantic",

@@ -22,6 +22,7 @@ from wbc_jax.weights.naming import (
     to_torch,
 )
 from wbc_jax.weights.readers import as_float32, as_numpy, read_arrays, write_arrays
+from wbc_jax.weights.starts import PUBLISHED, fold_like, places
 
 FORMAT = "wbc_jax"
 FORMAT_VERSION = "1"
@@ -118,12 +119,13 @@ def load_pretrained_into(
     """Variables with the branch at `prefix` filled from a file in torchvision's or our own naming, or from a run.
 
     The naming is told from the names. A file of our own form, or a run, may also be a whole network that has a
-    branch of that name: a trained SCAM's ResNet starts another SCAM's ResNet.
+    branch of that name: a trained SCAM's ResNet starts another SCAM's ResNet. A trunk fills every trunk that the
+    network, or the branch, is built around (`starts.places`): a ResNet50 both branches of DAFFNet.
 
     Args:
         variables: freshly initialised; not modified.
         path: `.pth` or `.safetensors`, or a run directory, whose best state is taken.
-        arch: architecture of the branch, needed for torchvision's naming.
+        arch: our name of the branch's network, needed for torchvision's naming; see `starts.PUBLISHED`.
         prefix: as in `merge_pretrained`.
         swap_head: as in `merge_pretrained`.
 
@@ -135,16 +137,31 @@ def load_pretrained_into(
     if path.is_dir():
         pretrained = _variables_of_run(path)
         pretrained = (branch(pretrained, prefix) if prefix else None) or pretrained
-        return merge_pretrained(variables, pretrained, swap_head=swap_head, prefix=prefix, where=str(path))
+        return _fill(variables, pretrained, prefix, swap_head, str(path))
     arrays, metadata = read_arrays(path)
     if not _foreign_names(arrays):
         pretrained = _own_variables(arrays, metadata, path)
         if prefix:
             pretrained = branch(pretrained, prefix) or pretrained
     else:
-        _known(arch)
-        pretrained = _from_torch_arrays(arch, arrays, str(path))
-    return merge_pretrained(variables, pretrained, swap_head=swap_head, prefix=prefix, where=str(path))
+        published = PUBLISHED.get(arch, arch)
+        _known(published)
+        pretrained = _from_torch_arrays(published, arrays, str(path))
+    return _fill(variables, pretrained, prefix, swap_head, str(path))
+
+
+def _fill(
+    variables: Mapping[str, Any], pretrained: Mapping[str, Any], prefix: str, swap_head: bool, where: str
+) -> tuple[dict[str, Any], MergeReport]:
+    """Merges the weights into every place at or below `prefix` that they belong to."""
+    here = branch(variables, prefix) if prefix else variables
+    filled, report = dict(variables), MergeReport((), (), ())
+    for place in places(flatten(here), flatten(pretrained)):
+        path = "/".join(part for part in (prefix, place) if part)
+        fitting = fold_like(flatten(branch(here, place) if place else here), pretrained)
+        filled, one = merge_pretrained(filled, fitting, swap_head=swap_head, prefix=path, where=where)
+        report += one
+    return filled, report
 
 
 def _variables_of_run(directory: Path) -> dict[str, Any]:

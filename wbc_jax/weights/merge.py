@@ -5,7 +5,8 @@ Pure: the caller has read the file. `variables` are Flax's, `{"params": ..., "ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from wbc_jax.errors import WeightsError
 from wbc_jax.weights.naming import NameReport, ShapeMismatch
-
-HEAD_MODULES = ("fc", "classifier", "logits")
-"""First path component of the layer whose width is the number of classes, in all networks of the package."""
+from wbc_jax.weights.starts import HEADS, OPTIONAL, absent_parts, optional_part
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,35 @@ class MergeReport:
     Attributes:
         copied: leaves that now hold pretrained values.
         reinitialised: head leaves that keep their fresh values, since the file has no head of that shape.
-        unused: pretrained leaves without a place here: a head on a bare trunk, stages behind a cut.
+        unused: pretrained leaves without a place here: a head on a bare trunk, stages behind a cut, convolutions
+            that attention takes the place of.
+        initialised: leaves that keep their fresh values, since they belong to a part that the file's network has
+            nothing of, see `starts.OPTIONAL`.
     """
 
     copied: tuple[str, ...]
     reinitialised: tuple[str, ...]
     unused: tuple[str, ...]
+    initialised: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for a log."""
         line = f"{len(self.copied)} pretrained arrays loaded"
         if self.reinitialised:
             line += f"; new head: {', '.join(self.reinitialised)}"
+        if self.initialised:
+            parameters = [path for path in self.initialised if path.startswith("params/")]
+            added = sorted({found for path in parameters if (found := optional_part(path))})
+            counts = Counter(part for _, part in added)
+            line += "; initial values stay in " + ", ".join(f"{n} {part}" for part, n in counts.items())
         if self.unused:
             line += f"; {len(self.unused)} not needed here"
         return line
+
+    def __add__(self, other: MergeReport) -> MergeReport:
+        """The report on two merges, of different places of one network, as one."""
+        names = ("copied", "reinitialised", "unused", "initialised")
+        return MergeReport(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,9 +78,10 @@ def merge_pretrained(
 ) -> tuple[dict[str, Any], MergeReport]:
     """Variables with every leaf under `prefix` replaced by its pretrained value of the same path.
 
-    Every leaf there must be found with its shape; only two differences are allowed. With `swap_head` the
-    classifying layer keeps its fresh values where the file has another number of classes or no head. And the
-    network may lack whole stages that the file has (a trunk cut early), never part of one.
+    Every leaf there must be found with its shape; only three differences are allowed. With `swap_head` the
+    classifying layer keeps its fresh values where the file has another number of classes or no head. The network
+    may lack whole stages that the file has (a trunk cut early), never part of one. And it may have attention of a
+    kind (`starts.OPTIONAL`) that the file has nothing of, in place of a convolution or beside it.
 
     Args:
         variables: from `model.init`; not modified. Values keep their dtype and sharding.
@@ -87,28 +101,32 @@ def merge_pretrained(
             expected=f"one of {', '.join(sorted({path.split('/')[1] for path in target}))}",
             where=where,
         )
-    merged, copied, reinitialised = dict(target), [], []
+    merged, copied, reinitialised, initialised = dict(target), [], [], []
     missing, mismatched = [], []
+    absent = absent_parts(source)
     for local, path in places.items():
         found, expected = source.get(local), tuple(jnp.shape(target[path]))
         if found is not None and tuple(jnp.shape(found)) == expected:
             merged[path] = _placed(found, target[path])
             copied.append(path)
-        elif swap_head and _module(local) in HEAD_MODULES:
+        elif swap_head and _module(local) in HEADS:
             reinitialised.append(path)
+        elif found is None and (added := optional_part(local)) and added[1] in absent:
+            initialised.append(path)
         elif found is None:
             missing.append(path)
         else:
             mismatched.append(ShapeMismatch(path, tuple(jnp.shape(found)), expected))
     # Part of a head (its bias, say) fits by chance: a head is swapped as a whole.
     if reinitialised:
-        heads = [path for local, path in places.items() if _module(local) in HEAD_MODULES]
+        heads = [path for local, path in places.items() if _module(local) in HEADS]
         merged |= {path: target[path] for path in heads}
         copied = [path for path in copied if path not in heads]
         reinitialised = heads
     unused = [local for local in source if local not in places]
     stages = {_stage(local) for local in places}
-    surplus = [local for local in unused if _stage(local) in stages]
+    replaced = _replaced(places, absent)
+    surplus = [local for local in unused if _stage(local) in stages and not local.startswith(replaced)]
     problems = NameReport(tuple(missing), tuple(surplus), tuple(mismatched))
     if not problems.ok:
         raise WeightsError(
@@ -117,7 +135,9 @@ def merge_pretrained(
             where=where,
             remedy="use weights of the same architecture, or choose the architecture of the weights",
         )
-    return unflatten(merged), MergeReport(tuple(copied), tuple(reinitialised), tuple(unused))
+    return unflatten(merged), MergeReport(
+        tuple(copied), tuple(reinitialised), tuple(unused), tuple(initialised)
+    )
 
 
 def branch(variables: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -126,6 +146,12 @@ def branch(variables: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return unflatten(
         {name: leaf for path, leaf in flat.items() if (name := _local(path, prefix)) is not None}
     )
+
+
+def _replaced(locals_: Iterable[str], absent: frozenset[str]) -> tuple[str, ...]:
+    """What the paths of layers begin with that attention takes the place of, `"params/layer1_0/conv2/"`."""
+    added = {found for local in locals_ if (found := optional_part(local)) and found[1] in absent}
+    return tuple(f"{block}/{layer}/" for block, part in sorted(added) for layer in OPTIONAL[part])
 
 
 def _local(path: str, prefix: str) -> str | None:
