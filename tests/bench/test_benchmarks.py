@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
 from wbc_jax.bench.input import InputOptions, run_input
-from wbc_jax.bench.step import StepOptions, run_step
+from wbc_jax.bench.step import StepOptions, make_cases, run_step
+from wbc_jax.bench.subject import Case
+from wbc_jax.bench.variants import Variant, VariantOptions, check_same_training, run_variants, variants_of
 from wbc_jax.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +56,8 @@ def test_input_measures_stream_gather_and_augmentation(tmp_path: Path) -> None:
     out = tmp_path / "input.csv"
     assert run_input(InputOptions(images=12, store_size_px=36, out=out, **QUICK)) == 0
     rows = read(out)
-    assert [row["mode"] for row in rows] == ["stream", "resident", "augment"]
-    assert [row["image_size_px"] for row in rows] == ["36", "36", "32"]
+    assert [row["mode"] for row in rows] == ["resident", "augment", "stream"]
+    assert [row["image_size_px"] for row in rows] == ["36", "32", "36"]
     assert all(float(row["images_per_s"]) > 0 for row in rows)
 
 
@@ -70,14 +75,86 @@ def test_end_to_end_trains_on_the_same_batches_from_either_loader(tmp_path: Path
         assert float(row["input_overhead_percent"]) == pytest.approx(100 * (slower - 1), abs=0.01)
 
 
+def test_forms_of_a_step_train_alike_and_are_set_beside_the_default(tmp_path: Path) -> None:
+    out = tmp_path / "variants.csv"
+    options = VariantOptions(models=("resnet_tiny",), steps_per_call=(2,), out=out, **QUICK)
+    assert run_variants(options) == 0
+    default, row = read(out)
+    assert (default["variant"], row["variant"]) == ("default", "steps_per_call=2")
+    assert (default["timed_steps"], row["timed_steps"]) == ("2", "4")
+    assert default["ratio"] == ""
+    against = float(row["images_per_s"]) / float(row["peer_images_per_s"])
+    assert float(row["ratio"]) == pytest.approx(against, rel=1e-3)
+    assert float(row["step_ms"]) == pytest.approx(4e3 / float(row["images_per_s"]), rel=1e-3)
+    (case,) = make_cases(options)
+    listed = variants_of(case, VariantOptions(steps_per_call=(1, 4), batch_sizes=(4, 16)))
+    assert [(v.label, v.case.batch_size) for v in listed] == [
+        ("default", 4),
+        ("steps_per_call=4", 4),
+        ("batch_size=16", 16),
+    ]
+    with pytest.raises(UsageError, match="steps-per-call or --batch-sizes 0"):
+        run_variants(VariantOptions(models=("resnet_tiny",), steps_per_call=(0,)))
+
+
+def test_a_form_that_trains_otherwise_is_refused() -> None:
+    case = Case("resnet_tiny", "train", 4, 32, 5, np.dtype(np.float32))
+    variants = [Variant("default", case), Variant("steps_per_call=2", case, 2)]
+
+    def subject(loss: float) -> Any:
+        return SimpleNamespace(run=lambda steps: None, last_loss=loss)
+
+    check_same_training(variants, {"default": subject(0.9), "steps_per_call=2": subject(0.9)})
+    with pytest.raises(RuntimeError, match="steps_per_call=2: loss"):
+        check_same_training(variants, {"default": subject(0.9), "steps_per_call=2": subject(0.8)})
+
+
+LACKING = ("grain", "array_record", "tensorflow_datasets", "orbax", "tyro")
+
+
+def test_gpu_script_runs_on_a_bare_image_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Two of its parts, in small, where half of our dependencies cannot be imported."""
+    guard = tmp_path / "guard"
+    guard.mkdir()
+    blocked = (
+        f"import sys\nLACKING = {LACKING!r}\n"
+        "class Guard:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in LACKING: raise ModuleNotFoundError(f'{name} is not on a bare image')\n"
+        "sys.meta_path.insert(0, Guard())\n"
+    )
+    (guard / "sitecustomize.py").write_text(blocked)
+    out = tmp_path / "results"
+
+    def call(*parts: str, seconds: int = 3000) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "WBC_BENCH_PRESET": "tiny", "PYTHON": sys.executable}
+        environment |= {"PYTHONPATH": str(guard), "WBC_BENCH_SECONDS": str(seconds), "JAX_PLATFORMS": "cpu"}
+        command = ["bash", ROOT / "benchmarks" / "gpu.sh", out, *parts]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    late = call("input", "compare-infer", seconds=1)
+    assert late.returncode == 0, late.stderr
+    assert "2 parts are left" in late.stdout
+    done = call("input", "compare-infer")
+    assert done.returncode == 0, done.stdout
+    assert "grain is not installed" in done.stdout
+    assert [row["mode"] for row in read(out / "input.csv")] == ["resident", "augment"]
+    compared = read(out / "compare-infer.csv")
+    assert [row["model"] for row in compared] == ["resnet_tiny"]
+    assert all(row["peer"].startswith("torch") and float(row["ratio"]) > 0 for row in compared)
+    assert (out / "compare-infer.png").read_bytes()[1:4] == b"PNG"
+    again = call("input", "compare-infer")
+    assert again.stdout.split("\n")[:2] == ["input: done before", "compare-infer: done before"]
+    assert len(read(out / "input.csv")) == 2
+
+
 def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:
     """Step and comparison need jax, flax (which brings rich), optax and numpy; the twins torch and safetensors."""
-    lacking = ("grain", "tensorflow_datasets", "orbax", "tyro", "PIL", "sklearn")
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        f"for name in {lacking!r}: sys.modules[name] = None\n"
+        f"for name in (*{LACKING!r}, 'PIL', 'sklearn'): sys.modules[name] = None\n"
         "import wbc_jax.bench.compare, wbc_jax.bench.torch_subject\n"
-        "from wbc_jax.bench.step import StepOptions, run_step\n"
+        "from wbc_jax.bench.step import StepOptions, make_cases, run_step\n"
         "from wbc_jax.bench.arguments import run_from_command_line\n"
         "line = '--models resnet_tiny --mode infer --batch-size 2 --image-size-px 32 --repeats 1 --timed-steps 1'\n"
         "sys.exit(run_from_command_line(StepOptions, run_step, line.split()))\n"
@@ -87,7 +164,7 @@ def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:
     assert "resnet_tiny" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["step", "input", "end_to_end", "compare", "memory"])
+@pytest.mark.parametrize("name", ["step", "input", "end_to_end", "compare", "memory", "variants"])
 def test_scripts_work_from_a_checkout(name: str, tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / f"{name}.py"
     done = subprocess.run(

@@ -83,6 +83,20 @@ def test_a_file_with_other_columns_is_refused_before_measuring(tmp_path: Path) -
     check_out(None)
 
 
+def test_a_file_of_an_earlier_version_gets_the_columns_added_since(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    earlier = COLUMNS[: COLUMNS.index("variant")]
+    values = ["x,y" if name == "device" else "1" for name in earlier]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([earlier, values])
+    check_out(path)
+    append_rows(path, MACHINE, [dataclasses.replace(ROW, variant="pointwise=dot")])
+    old, new = read(path)
+    assert (old["device"], old["wall_s"], old["variant"]) == ("x,y", "1", "")
+    assert (new["model"], new["variant"]) == ("resnet50", "pointwise=dot")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_this_machine_is_described() -> None:
     machine = describe_machine()
     assert machine.backend == "cpu"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from wbc_jax.bench.energy import rapl_meter
 from wbc_jax.bench.timing import (
     Timing,
     interquartile_range,
@@ -55,6 +58,32 @@ def test_chains_alternate_and_untimed_steps_are_not_counted() -> None:
     assert timings["b"].median == 3.0
     steps_of_a = sum(steps for name, steps in machine.calls if name == "a")
     assert steps_of_a == steps_in_all(2, 2, 3)
+
+
+def test_energy_is_metered_per_step() -> None:
+    machine = FakeMachine({"a": [1.0] * 12})
+    timing = time_interleaved(
+        {"a": machine.contender("a")},
+        warmup_steps=0,
+        timed_steps=3,
+        repeats=3,
+        clock=machine.clock,
+        meter=lambda: 7.0 * machine.now,
+    )["a"]
+    assert timing.step_joules == (7.0, 7.0, 7.0)
+    assert timing.joules == 7.0
+    assert Timing((1.0,)).joules is None
+    assert Timing((1.0, 1.0), (-3.0, 7.0)).joules is None  # the counter started again
+
+
+def test_processor_packages_are_added_up(tmp_path: Path) -> None:
+    for name, microjoules in (("intel-rapl:0", 2_000_000), ("intel-rapl:1", 500_000), ("intel-rapl:0:0", 9)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{microjoules}\n")
+    meter = rapl_meter(tmp_path)
+    assert meter is not None
+    assert meter() == 2.5
+    assert rapl_meter(tmp_path / "none") is None
 
 
 def test_quartiles_are_numpys() -> None:

@@ -9,9 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from wbc_jax.bench.energy import energy_meter
 from wbc_jax.bench.options import ModelOptions
+from wbc_jax.bench.plot import draw_comparison
 from wbc_jax.bench.schema import Machine, Row, append_rows, describe_machine
-from wbc_jax.bench.step import case_columns, make_cases, subject_columns, timing_columns, traffic_columns
+from wbc_jax.bench.step import (
+    case_columns,
+    make_cases,
+    make_subjects,
+    subject_columns,
+    timing_columns,
+    traffic_columns,
+)
 from wbc_jax.bench.table import print_rows
 from wbc_jax.bench.timing import Timing, interquartile_range, paired_ratios, time_interleaved
 from wbc_jax.bench.twins import build_twin, require_torch, require_twins
@@ -42,20 +51,20 @@ def run_compare(options: CompareOptions) -> int:
     cases = make_cases(options)
     machine = describe_machine()
     rows = []
-    for case in cases:
-        row = _compare(case, options, machine)
+    for case, ours in zip(cases, make_subjects(cases), strict=True):
+        row = _compare(case, ours, options, machine)
         rows.append(row)
         if options.out is not None:  # at once: an interruption costs the network under way, not all
             append_rows(options.out, machine, [row])
     print_rows(machine, rows)
+    picture = None if options.out is None else draw_comparison(options.out)
+    if picture is not None:
+        print(f"picture: {picture}")
     return EXIT_OK
 
 
-def _compare(case: Any, options: CompareOptions, machine: Machine) -> Row:
-    from wbc_jax.bench.subject import InferSubject, TrainSubject
-
+def _compare(case: Any, ours: Any, options: CompareOptions, machine: Machine) -> Row:
     peers = make_peers(case, options.torch_compile)
-    ours = TrainSubject(case) if case.mode == "train" else InferSubject(case)
     check_same_start(case, ours, peers)
     contenders = {"ours": ours.run, **{label: peer.run for label, peer in peers.items()}}
     timings = time_interleaved(
@@ -63,6 +72,7 @@ def _compare(case: Any, options: CompareOptions, machine: Machine) -> Row:
         warmup_steps=options.warmup_steps,
         timed_steps=options.steps(),
         repeats=options.repeats,
+        meter=energy_meter(machine.backend),
     )
     check_same_end(case, ours, peers)
     own = timings["ours"]
@@ -71,7 +81,7 @@ def _compare(case: Any, options: CompareOptions, machine: Machine) -> Row:
         data_mode="synthetic-fixed",
         **case_columns(case),
         **timing_columns(own, case.batch_size, options),
-        **subject_columns(ours),
+        **subject_columns(ours, case),
         **traffic_columns(case, own, machine),
         **_peer_columns(case, timings, peers),
     )
@@ -139,6 +149,7 @@ def _peer_columns(case: Any, timings: Mapping[str, Timing], peers: Mapping[str, 
         "peer_images_per_s": case.batch_size / peer.median,
         "peer_iqr_ms": 1e3 * peer.iqr,
         "peer_loss_after": peers[label].last_loss,
+        "peer_joules_per_image": None if peer.joules is None else peer.joules / case.batch_size,
         "ratio": peer.median / own.median,
         "ratio_iqr": interquartile_range(paired_ratios(own, peer)),
     }

@@ -51,7 +51,7 @@ def run_end_to_end(options: EndToEndOptions) -> int:
 
 
 def _measure(case: Any, options: EndToEndOptions, machine: Machine) -> list[Row]:
-    from wbc_jax.bench.feeds import Feed, default_augment
+    from wbc_jax.bench.feeds import Feed, default_augment, stream_is_possible
     from wbc_jax.bench.subject import TrainSubject
     from wbc_jax.bench.synthetic_store import write_noise_store
     from wbc_jax.data.resident import gather
@@ -64,12 +64,12 @@ def _measure(case: Any, options: EndToEndOptions, machine: Machine) -> list[Row]
             Path(folder) / "store", options.images, options.store_size_px, options.num_classes
         )
         feed = Feed(store, case.batch_size, options.stream_workers)
-        batches = stack.enter_context(feed.stream(total))
-        subjects = {
-            "synthetic": TrainSubject(case),
-            "stream": TrainSubject(case, augment=augment, sources=_alone(batches)),
-            "resident": TrainSubject(case, augment=augment, gather=gather, sources=feed.resident_sources()),
-        }
+        subjects = {"synthetic": TrainSubject(case)}
+        if stream_is_possible():
+            batches = stack.enter_context(feed.stream(total))
+            subjects["stream"] = TrainSubject(case, augment=augment, sources=_alone(batches))
+        resident = feed.resident_sources()
+        subjects["resident"] = TrainSubject(case, augment=augment, gather=gather, sources=resident)
         timings = time_interleaved(
             {name: subject.run for name, subject in subjects.items()},
             warmup_steps=options.warmup_steps,
@@ -94,7 +94,7 @@ def _measure(case: Any, options: EndToEndOptions, machine: Machine) -> list[Row]
                 images=options.images,
                 **case_columns(case),
                 **timing_columns(timing, case.batch_size, options),
-                **subject_columns(subjects[name]),
+                **subject_columns(subjects[name], case),
                 **traffic_columns(case, timing, machine),
                 **({} if name == "synthetic" else beside),
             )

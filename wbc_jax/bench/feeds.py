@@ -74,6 +74,16 @@ class Feed:
             step += 1
 
 
+def stream_is_possible() -> bool:
+    """Whether grain, which the streaming loader is built on, is installed; says so where it is not."""
+    try:
+        import grain  # noqa: F401
+    except ImportError:
+        print("grain is not installed: the streaming loader is left out")
+        return False
+    return True
+
+
 def default_augment(image_size_px: int) -> Any:
     """`(key, uint8 images) -> float32 images` with the strengths that training has by default."""
     chosen = AugmentConfig()

@@ -46,18 +46,16 @@ class InputOptions(TimingOptions):
 def run_input(options: InputOptions) -> int:
     """Measure the streaming loader, the device-resident gather and the augmentation."""
     options.check()
-    from wbc_jax.bench.feeds import Feed
+    from wbc_jax.bench.feeds import Feed, stream_is_possible
     from wbc_jax.bench.synthetic_store import write_noise_store
 
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         store = write_noise_store(Path(folder) / "store", options.images, options.store_size_px, 5)
         feed = Feed(store, options.batch(), options.stream_workers)
-        contenders = {
-            "stream": _stream(feed, options, stack),
-            "resident": _resident(feed),
-            "augment": _augment(feed, options.image_size_px),
-        }
+        contenders = {"resident": _resident(feed), "augment": _augment(feed, options.image_size_px)}
+        if stream_is_possible():
+            contenders["stream"] = _stream(feed, options, stack)
         timings = time_interleaved(
             contenders,
             warmup_steps=options.warmup_steps,
@@ -114,10 +112,11 @@ def _augment(feed: Any, image_size_px: int) -> RunChain:
     import jax
 
     from wbc_jax.bench.feeds import default_augment
+    from wbc_jax.data.resident import gather
 
     augment, keys = default_augment(image_size_px), itertools.count()
-    with feed.stream(1) as batches:
-        images = next(batches).images
+    data, rows, mask = next(feed.resident_sources())
+    images = gather(data, rows, mask).images
     return _each(
         lambda index, images: augment(jax.random.fold_in(jax.random.key(0), index), images),
         lambda: (jax.numpy.uint32(next(keys)), images),

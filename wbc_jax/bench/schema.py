@@ -94,6 +94,16 @@ class Row:
     images: int | None = None
     """For `memory`: images prepared, trained on or classified."""
     wall_s: float | None = None
+    variant: str | None = None
+    """Form of the step that differs from the default, such as `pointwise=dot`."""
+    devices: int | None = None
+    """Devices that shared the step, where there were several."""
+    xla_gflop_per_image: float | None = None
+    xla_mb_per_image: float | None = None
+    """XLA's own cost analysis beside our counts; it counts calls of libraries such as cuDNN as nothing."""
+    joules_per_image: float | None = None
+    """Of the device, all that it used while the steps ran."""
+    peer_joules_per_image: float | None = None
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for kind in (Machine, Row) for f in dataclasses.fields(kind))
@@ -129,11 +139,13 @@ def append_rows(path: Path, machine: Machine, rows: Sequence[Row]) -> None:
     """Adds rows to a CSV file, which gets its header when it is new.
 
     Raises:
-        UsageError: the file has other columns, or cannot be written.
+        UsageError: the file has other columns, or cannot be written. Columns that an earlier version did not
+            have yet are added to it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_header(path)
+        _widen(path)
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             if file.tell() == 0:
@@ -164,7 +176,7 @@ def _check_header(path: Path) -> None:
         return
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         header = tuple(next(csv.reader(file), []))
-    if header != COLUMNS:
+    if header != COLUMNS and header != COLUMNS[: len(header)]:
         different = sorted(set(header) ^ set(COLUMNS))
         raise UsageError(
             f"the file has other columns: {', '.join(different) or 'in another order'}",
@@ -172,6 +184,22 @@ def _check_header(path: Path) -> None:
             where=str(path),
             remedy="choose another --out, or move the old file away",
         )
+
+
+def _widen(path: Path) -> None:
+    """Gives the rows of an earlier version the columns that were added since, empty, in one move."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    if len(header) == len(COLUMNS):
+        return
+    wider = path.with_name(path.name + ".new")
+    with wider.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([*row, *[""] * (len(COLUMNS) - len(row))] for row in rows)
+    wider.replace(path)
 
 
 def _text(value: Any) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from wbc_jax.bench.energy import energy_meter
 from wbc_jax.bench.limits import device_limits
-from wbc_jax.bench.options import ModelOptions
+from wbc_jax.bench.options import ModelOptions, on_cpu
 from wbc_jax.bench.schema import Machine, Row, append_rows, describe_machine
 from wbc_jax.bench.subject import Case, InferSubject, TrainSubject
 from wbc_jax.bench.table import print_rows
@@ -26,20 +29,20 @@ def run_step(options: StepOptions) -> int:
     cases = make_cases(options)
     machine = describe_machine()
     rows = []
-    for case in cases:
-        subject = TrainSubject(case) if case.mode == "train" else InferSubject(case)
+    for case, subject in zip(cases, make_subjects(cases), strict=True):
         timing = time_interleaved(
             {"ours": subject.run},
             warmup_steps=options.warmup_steps,
             timed_steps=options.steps(),
             repeats=options.repeats,
+            meter=energy_meter(machine.backend),
         )["ours"]
         row = Row(
             benchmark="step",
             data_mode="synthetic-fixed",
             **case_columns(case),
             **timing_columns(timing, case.batch_size, options),
-            **subject_columns(subject),
+            **subject_columns(subject, case),
             **traffic_columns(case, timing, machine),
         )
         rows.append(row)
@@ -69,6 +72,23 @@ def make_cases(options: ModelOptions) -> list[Case]:
     return cases
 
 
+def make_subjects(cases: Sequence[Case]) -> Iterator[TrainSubject | InferSubject]:
+    """Our step for each case, compiled.
+
+    On accelerators all are compiled at once, each in a thread of its own, as XLA lets go of Python's lock: four
+    networks take little longer than the slowest. On a CPU one after the other, when its turn comes.
+    """
+
+    def make(case: Case) -> TrainSubject | InferSubject:
+        return TrainSubject(case) if case.mode == "train" else InferSubject(case)
+
+    if on_cpu():
+        yield from map(make, cases)
+        return
+    with ThreadPoolExecutor(len(cases)) as pool:
+        yield from pool.map(make, cases)
+
+
 def case_columns(case: Case) -> dict[str, Any]:
     """Columns that say what was run."""
     import numpy as np
@@ -91,14 +111,20 @@ def timing_columns(timing: Timing, batch_size: int, options: Any) -> dict[str, A
         "warmup_steps": options.warmup_steps,
         "timed_steps": options.steps(),
         "repeats": options.repeats,
+        "joules_per_image": None if timing.joules is None else timing.joules / batch_size,
     }
 
 
-def subject_columns(subject: TrainSubject | InferSubject) -> dict[str, Any]:
-    """Columns of what compiling cost, and of the losses of a training step."""
+def subject_columns(
+    subject: TrainSubject | InferSubject, case: Case, steps_per_call: int = 1
+) -> dict[str, Any]:
+    """Columns of what compiling cost and said of the program, and of the losses of a training step."""
+    costs, images = subject.costs, case.batch_size * steps_per_call
     columns: dict[str, Any] = {
-        "compile_s": subject.costs.compile_s,
-        "peak_memory_gib": subject.costs.peak_memory_gib,
+        "compile_s": costs.compile_s,
+        "peak_memory_gib": costs.peak_memory_gib,
+        "xla_gflop_per_image": None if costs.flops is None else costs.flops / images / 1e9,
+        "xla_mb_per_image": None if costs.bytes_accessed is None else costs.bytes_accessed / images / 1e6,
     }
     if isinstance(subject, TrainSubject):
         columns |= {"loss_first": subject.first_loss, "loss_after": subject.last_loss}

@@ -109,10 +109,13 @@ class CompiledCosts:
     Attributes:
         compile_s: tracing, lowering, compiling.
         peak_memory_gib: arguments, results and scratch space, what is donated counted once; None: not reported.
+        flops, bytes_accessed: XLA's cost analysis of the whole program; None: not reported.
     """
 
     compile_s: float
     peak_memory_gib: float | None
+    flops: float | None
+    bytes_accessed: float | None
 
 
 class TrainSubject:
@@ -131,6 +134,7 @@ class TrainSubject:
         augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
         gather: Any = None,
         sources: Iterator[tuple[Any, ...]] | None = None,
+        steps_per_call: int = 1,
     ) -> None:
         """
         Args:
@@ -138,6 +142,7 @@ class TrainSubject:
             augment: as `make_train_step` takes it; None: the centre, normalised, nothing random.
             gather: as `make_train_step` takes it; `sources` then yields `(data, rows, mask)`.
             sources: the step's arguments after the state, one for each step; None: one fixed batch on the device.
+            steps_per_call: training steps in one compiled program, on the same batch; `run` then counts programs.
         """
         size = case.image_size_px
         step = make_train_step(
@@ -148,6 +153,8 @@ class TrainSubject:
             attribute_share=case.attribute_share,
             gather=gather,
         )
+        if steps_per_call > 1:
+            step = _repeated(step, steps_per_call)
         compiled = compile_train_step(step, case.mesh, resident=gather is not None)
         self._state = case.state()
         self._sources = _forever((shard_batch(case.batch(), case.mesh),)) if sources is None else sources
@@ -201,6 +208,23 @@ class InferSubject:
         return np.asarray(self._step(self._variables, self._images).probabilities)
 
 
+def _repeated(step: Any, count: int) -> Any:
+    """`count` steps on the same arguments as one program; the sums are those of the last."""
+
+    def unrolled(state: TrainState, *source: Any) -> Any:
+        sums = None
+        for _ in range(count):
+            state, sums = step(state, *source)
+        return state, sums
+
+    def scanned(state: TrainState, *source: Any) -> Any:
+        state, sums = jax.lax.scan(lambda state, _: step(state, *source), state, None, length=count)
+        return state, jax.tree.map(lambda values: values[-1], sums)
+
+    # XLA:CPU runs convolutions inside of loops slowly.
+    return unrolled if jax.default_backend() == "cpu" else scanned
+
+
 def _forever(item: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     while True:
         yield item
@@ -210,7 +234,14 @@ def _compile(step: Any, *args: Any) -> tuple[Any, CompiledCosts]:
     start = time.perf_counter()
     compiled = step.lower(*args).compile()
     seconds = time.perf_counter() - start
-    return compiled, CompiledCosts(seconds, _peak_gib(compiled))
+    found = compiled.cost_analysis() or {}
+    costs = CompiledCosts(
+        compile_s=seconds,
+        peak_memory_gib=_peak_gib(compiled),
+        flops=found.get("flops"),
+        bytes_accessed=found.get("bytes accessed"),
+    )
+    return compiled, costs
 
 
 def _peak_gib(compiled: Any) -> float | None:

@@ -12,6 +12,8 @@ from wbc_jax.bench.schema import Machine, Row
 _SHOWN: tuple[tuple[str, str, str], ...] = (
     ("model", "model", ""),
     ("mode", "mode", ""),
+    ("variant", "variant", ""),
+    ("devices", "devices", "d"),
     ("data_mode", "data", ""),
     ("batch_size", "batch", "d"),
     ("image_size_px", "px", "d"),
@@ -23,6 +25,7 @@ _SHOWN: tuple[tuple[str, str, str], ...] = (
     ("mfu_percent", "MFU %", ".1f"),
     ("compile_s", "compile s", ".1f"),
     ("peak_memory_gib", "peak GiB", ".2f"),
+    ("joules_per_image", "J/image", ".2f"),
     ("loss_first", "first loss", ".4f"),
     ("loss_after", "last loss", ".4f"),
     ("peer", "peer", ""),

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from wbc_jax.bench.energy import Meter
+
 RunChain = Callable[[int], object]
 """`run(steps)` carries out that many steps, one after the other, and returns when the last has ended."""
 
@@ -21,14 +23,22 @@ UNTIMED_STEPS = 1
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per step of each repeat, in order."""
+    """Seconds per step of each repeat, in order; with a meter also joules per step."""
 
     step_seconds: tuple[float, ...]
+    step_joules: tuple[float, ...] | None = None
 
     @property
     def median(self) -> float:
         """Seconds per step, median over the repeats."""
         return statistics.median(self.step_seconds)
+
+    @property
+    def joules(self) -> float | None:
+        """Joules per step, median over the repeats; None where nothing was metered or a counter started again."""
+        if not self.step_joules or min(self.step_joules) <= 0:
+            return None
+        return statistics.median(self.step_joules)
 
     @property
     def iqr(self) -> float:
@@ -43,6 +53,7 @@ def time_interleaved(
     timed_steps: int,
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
+    meter: Meter | None = None,
 ) -> dict[str, Timing]:
     """Times every contender `repeats` times, in turns; compilation must be over before.
 
@@ -52,18 +63,22 @@ def time_interleaved(
         timed_steps: steps of one timed chain.
         repeats: chains per contender.
         clock: seconds, monotonic.
+        meter: joules used so far; None: energy is not known.
     """
     for run in contenders.values():
         if warmup_steps:
             run(warmup_steps)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    joules: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
             run(UNTIMED_STEPS)
-            start = clock()
+            used, start = meter() if meter else 0.0, clock()
             run(timed_steps)
             seconds[name].append((clock() - start) / timed_steps)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+            if meter:
+                joules[name].append((meter() - used) / timed_steps)
+    return {name: Timing(tuple(values), tuple(joules[name]) or None) for name, values in seconds.items()}
 
 
 def steps_in_all(warmup_steps: int, timed_steps: int, repeats: int) -> int:

@@ -9,10 +9,14 @@ from wbc_jax.bench.compare import CompareOptions, run_compare
 from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
 from wbc_jax.bench.input import InputOptions, run_input
 from wbc_jax.bench.step import StepOptions, run_step
+from wbc_jax.bench.usage import UsageOptions, run_memory
+from wbc_jax.bench.variants import VariantOptions, run_variants
 
 BENCHMARKS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "step": (StepOptions, run_step),
     "input": (InputOptions, run_input),
     "end-to-end": (EndToEndOptions, run_end_to_end),
     "compare": (CompareOptions, run_compare),
+    "variants": (VariantOptions, run_variants),
+    "memory": (UsageOptions, run_memory),
 }
