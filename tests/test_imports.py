@@ -23,6 +23,7 @@ ROOMS = (
     "export",
     "bench",
     "commands",
+    "reproduce",
     "cli",
 )
 """Left to right. `configs`, `config*`, `catalog` and `errors` may be imported from everywhere."""
@@ -31,6 +32,7 @@ PURE = (
     "config.py",
     "config_check.py",
     "config_json.py",
+    "configs",
     "config_morphology.py",
     "config_problem.py",
     "catalog.py",
@@ -66,6 +68,12 @@ PURE = (
     "explain/attributes.py",
     "explain/grad_cam.py",
     "explain/step.py",
+    "reproduce/exhibit.py",
+    "reproduce/budget.py",
+    "reproduce/cautions.py",
+    "reproduce/published",
+    "reproduce/scam.py",
+    "reproduce/amnet.py",
 )
 PURE_LIBRARIES = {"jax", "flax", "optax", "numpy", "chex", "wbc_jax"}
 PURE_STANDARD = {

@@ -225,6 +225,19 @@ def _compare_runs(arguments: list[str]) -> int:
     return compare_runs(parsed.run_a, parsed.run_b, parsed.options)
 
 
+def _reproduce(arguments: list[str]) -> int:
+    """Make a paper's tables and figures: ours beside the published numbers."""
+    from wbc_jax.runtime.compile_cache import silence_loader_messages
+
+    silence_loader_messages()  # before anything imports jax
+    from wbc_jax.reproduce.command import ReproduceOptions, reproduce
+
+    paper = ("paper", str, "scam, daffnet or amnet.")
+    keys = ("exhibits", tuple[str, ...], "Tables and figures, such as table4 figure6; none: all.")
+    parsed = _with_options("reproduce", arguments, ReproduceOptions, [paper, keys])
+    return reproduce(parsed.paper, parsed.exhibits, parsed.options)
+
+
 def _convert(arguments: list[str]) -> int:
     """Convert torchvision weights to Flax, and back."""
     from wbc_jax.commands.convert import ConvertOptions, convert
@@ -288,6 +301,7 @@ COMMANDS: dict[str, _Command] = {
         ("predict", _predict),
         ("explain", _explain),
         ("compare-runs", _compare_runs),
+        ("reproduce", _reproduce),
         ("export", _export),
         ("convert", _convert),
         ("benchmark", _benchmark),

@@ -1,0 +1,1 @@
+"""The numbers that the three papers print, in percent, as data. [pure]"""
