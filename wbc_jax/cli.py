@@ -128,6 +128,7 @@ def _train(arguments: list[str]) -> int:
 
     silence_loader_messages()  # before anything imports jax
     from wbc_jax.commands.train import RunRequest, train
+    from wbc_jax.runtime.startup import process_age_s
 
     name, rest = _take_option(arguments, "--config")
     folder, _ = _take_option([a for a in rest if a not in ("-h", "--help")], "--run-dir")
@@ -143,6 +144,7 @@ def _train(arguments: list[str]) -> int:
         recipe=name or "quickstart",
         run_dir=options.run_dir,
         command=("train", *arguments),
+        age_s=process_age_s(),
     )
     return train(request)
 

@@ -57,6 +57,15 @@ def test_each_step_is_traced_once_in_a_whole_run(trained: tuple[Path, str]) -> N
     assert timings["traces"] == {"train": 1, "evaluate": 1}
 
 
+def test_start_up_is_reported(trained: tuple[Path, str]) -> None:
+    path, output = trained
+    seconds = json.loads((path / "timings.json").read_text())["startup"]
+    phases = ("import", "data", "build", "compile", "first_step")
+    assert seconds["to_first_step"] == pytest.approx(sum(seconds[name] for name in phases))
+    assert max(seconds["compile_train"], seconds["compile_evaluate"]) <= seconds["compile"]
+    assert f"start-up {seconds['to_first_step']:.1f} s from the command" in output
+
+
 def test_finished_run_says_so_and_does_nothing(trained: tuple[Path, str], finish: Callable[..., str]) -> None:
     path, _ = trained
     before = (path / "metrics.json").stat().st_mtime_ns

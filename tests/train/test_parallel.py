@@ -134,6 +134,25 @@ def test_a_second_trace_is_counted():
     assert step.traces == 2
 
 
+def test_calls_use_what_was_compiled_ahead():
+    """Neither tracing nor a compiler runs between the first call and the last."""
+    mesh = _mesh(2)
+    state, step = make_training()
+    step = compile_train_step(step, mesh)
+    evaluate = compile_eval_step(make_eval_step(ToyNet(), TASK, image_size_px=SIZE), mesh)
+    state, batch = replicate(state, mesh), shard_batch(BATCHES[0], mesh)
+    assert step.compiles_ahead
+    step.compile_for(state, batch)
+    evaluate.compile_for(variables_for_eval(state), batch)
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, _, **__: compiled.append(event))
+    for _ in range(2):
+        state, _ = step(state, batch)
+        evaluate(variables_for_eval(state), batch)
+    assert [event for event in compiled if "/compile/" in event] == []
+    assert (step.traces, evaluate.traces) == (1, 1)
+
+
 def test_one_evaluation_trace_from_fresh_and_trained_states():
     mesh = _mesh(2)
     state, step = make_training(ema=True, ema_decay=0.9)

@@ -17,6 +17,7 @@ from wbc_jax.config import Config
 from wbc_jax.config_check import Facts, require_valid
 from wbc_jax.config_json import CHANGEABLE, differences, digest, from_json, to_json
 from wbc_jax.errors import EXIT_OK, ConfigError
+from wbc_jax.runtime.startup import StartUp
 
 if TYPE_CHECKING:
     from wbc_jax.data.experiment import Experiment
@@ -33,12 +34,14 @@ class RunRequest:
         recipe: name for a new run directory.
         run_dir: run directory; None: a new one under runs/.
         command: words of the command line, for provenance.
+        age_s: seconds since the command was given.
     """
 
     config: Config
     recipe: str
     run_dir: Path | None = None
     command: tuple[str, ...] = ("train",)
+    age_s: float = 0.0
 
 
 def train(request: RunRequest) -> int:
@@ -49,6 +52,7 @@ def train(request: RunRequest) -> int:
         DataError: the data set is missing, damaged or leaking.
         DivergedError: a loss or gradient was not finite.
     """
+    startup = StartUp(request.age_s)
     facts = known_facts(request.config)
     require_valid(request.config, facts)
     _require_same_config(request)
@@ -56,10 +60,10 @@ def train(request: RunRequest) -> int:
     from wbc_jax.runtime.distributed import joined_processes
 
     with joined_processes(request.config.runtime) as processes:
-        return _train(request, facts, processes)
+        return _train(request, facts, processes, startup)
 
 
-def _train(request: RunRequest, facts: Facts, processes: int) -> int:
+def _train(request: RunRequest, facts: Facts, processes: int, startup: StartUp) -> int:
     """Prepares the data and trains, on all devices of all processes."""
     import jax
 
@@ -79,7 +83,9 @@ def _train(request: RunRequest, facts: Facts, processes: int) -> int:
     require_valid(config, replace(facts, num_devices=jax.device_count()))
     check_weights(config)
     enable_cache(config)
+    startup.ends("import")
     experiment = load_data(config)
+    startup.ends("data")
     require_same("the data", experiment.digest, "prepare it anew where it differs: wbc-jax data prepare")
     require_valid(
         config, replace(facts, num_devices=jax.device_count(), num_train=len(experiment.train.rows))
@@ -95,7 +101,7 @@ def _train(request: RunRequest, facts: Facts, processes: int) -> int:
 
         if is_first():
             record(run_dir.path, config, request.command)
-        return run_training(config, experiment, run_dir)
+        return run_training(config, experiment, run_dir, startup=startup)
 
 
 def enable_cache(config: Config) -> None:

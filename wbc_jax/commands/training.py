@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from wbc_jax.commands.ahead import compile_ahead
 from wbc_jax.commands.conclude import conclude
 from wbc_jax.commands.parts import Parts, build_parts
 from wbc_jax.commands.run import write_card
@@ -35,13 +39,19 @@ from wbc_jax.runtime.logs import MetricsLog, TensorBoardLog
 from wbc_jax.runtime.progress import TrainProgress
 from wbc_jax.runtime.rundir import FollowedRunDir, RunDir
 from wbc_jax.runtime.signals import SignalFlag
+from wbc_jax.runtime.startup import StartUp
 from wbc_jax.train.loop import Diverged, LoopOutcome, LoopPlan, run_loop
-from wbc_jax.train.parallel import split_by_row
+from wbc_jax.train.parallel import CompiledStep, split_by_row
 from wbc_jax.train.schedules import learning_rate_at, scaled
 
 
 def run_training(
-    config: Config, experiment: Experiment, run_dir: RunDir | FollowedRunDir, *, resume: Path | None = None
+    config: Config,
+    experiment: Experiment,
+    run_dir: RunDir | FollowedRunDir,
+    *,
+    resume: Path | None = None,
+    startup: StartUp | None = None,
 ) -> int:
     """Trains and concludes, together with the other processes of the run; returns the exit code.
 
@@ -50,12 +60,15 @@ def run_training(
         experiment: its data.
         run_dir: open.
         resume: directory to name when telling how to go on; None: `run_dir`.
+        startup: running since the command was given; None: it starts here.
     """
+    startup = startup or StartUp()
     path, task = run_dir.path, experiment.task
     print(experiment.summary())
     timer = Goodput()
     with timer.measure("compile"):
         parts = build_parts(config, experiment)
+    startup.ends("build")
     num_parameters = count_parameters(parts.state.params)
     if is_first():
         write_json(path / "split.json", split_to_json(experiment.split))
@@ -68,7 +81,7 @@ def run_training(
     run_dir.set_state("running")
     try:
         with SignalFlag(report=print) as flag:
-            outcome = _loop(config, experiment, parts, run_dir.path, timer, flag)
+            outcome = _loop(config, experiment, parts, run_dir.path, timer, flag, startup)
     except Diverged as error:
         if is_first():
             write_json(path / "nonfinite.json", error.report)
@@ -84,19 +97,25 @@ def run_training(
     if not is_first():
         follow(parts.eval_step, parts.mesh, experiment)
         return EXIT_OK
+    print(startup.line())
     predict = predict_together(parts.eval_step, parts.mesh, experiment)
     conclude(config, experiment, predict, path, outcome, timer)
     end_following()
     traces = {"train": parts.train_step.traces, "evaluate": parts.eval_step.traces}
-    write_json(
-        path / "timings.json", {"seconds": timer.seconds(), "goodput": timer.goodput(), "traces": traces}
-    )
+    timings = {"seconds": timer.seconds(), "goodput": timer.goodput(), "startup": startup.to_json()}
+    write_json(path / "timings.json", {**timings, "traces": traces})
     run_dir.set_state("finished", step=outcome.step)
     return EXIT_OK
 
 
 def _loop(
-    config: Config, experiment: Experiment, parts: Parts, path: Path, timer: Goodput, flag: SignalFlag
+    config: Config,
+    experiment: Experiment,
+    parts: Parts,
+    path: Path,
+    timer: Goodput,
+    flag: SignalFlag,
+    startup: StartUp,
 ) -> LoopOutcome:
     """Restores what there is and runs the loop over it."""
     plan = loop_plan(config, parts.order)
@@ -119,11 +138,16 @@ def _loop(
         bar = stack.enter_context(
             TrainProgress(plan.total_steps, plan.steps_per_epoch, config.train.batch_size, start_step=start)
         )
+        with timer.measure("compile"):
+            batches, startup.programs = compile_ahead(
+                parts, state, start, experiment.val, config.eval.batch_size
+            )
+        startup.ends("compile")
         return run_loop(
             state,
             plan,
-            train_step=lambda state, batch: parts.train_step(state, *batch),
-            batches=parts.batches,
+            train_step=_noting_the_first(parts.train_step, startup),
+            batches=batches,
             validate=validation(config, experiment, parts.eval_step, split_by_row(parts.mesh)),
             learning_rate=partial(
                 learning_rate_at,
@@ -139,6 +163,19 @@ def _loop(
             stop_requested=stop_together(flag, plan.log_every_steps),
             describe_step=lambda step: _describe_step(step, parts, experiment.train),
         )
+
+
+def _noting_the_first(train_step: CompiledStep, startup: StartUp) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The step as the loop calls it; it waits for the first one to end, and for no other."""
+
+    def step(state: Any, batch: tuple[Any, ...]) -> tuple[Any, Any]:
+        done = train_step(state, *batch)
+        if "first_step" not in startup.seconds:
+            jax.block_until_ready(done)
+            startup.ends("first_step")
+        return done
+
+    return step
 
 
 def loop_plan(config: Config, order: OrderSpec) -> LoopPlan:

@@ -50,6 +50,19 @@ class CompiledStep:
         """The lowered program, for `compile()`, `cost_analysis()` and `memory_analysis()`."""
         return self._compiled.lower(*args)
 
+    @property
+    def compiles_ahead(self) -> bool:
+        """Whether calls use what `compile_for` compiled: jit's do."""
+        return not isinstance(self._compiled, _SplitBeforeCall)
+
+    def compile_for(self, *args: Any) -> None:
+        """Traces and compiles for arguments like these, without running; calls with such arguments then do neither.
+
+        Args:
+            *args: arrays, or `jax.ShapeDtypeStruct` with shardings, in place of the arguments.
+        """
+        self.lower(*args).compile()
+
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """One-axis mesh `data` over the given devices; None: all there are, over all processes.
