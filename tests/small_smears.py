@@ -45,8 +45,21 @@ def shrink(
         set_item(RESNETS, name, {**RESNETS[name], "stage_sizes": (1,), "stem_stride": 4})
 
 
+def leave_out_figures() -> None:
+    """Drawing takes longer than training here."""
+    from wbc_jax.commands import conclude, results
+
+    for module, name in (
+        (results, "draw_all"),
+        (results, "attribute_confusion_figure"),
+        (conclude, "training_figure"),
+    ):
+        setattr(module, name, lambda *_: None)
+
+
 if __name__ == "__main__":
     from wbc_jax.cli import main
 
     shrink()
+    leave_out_figures()
     sys.exit(main())

@@ -65,7 +65,7 @@ def morphology_problems(config: Config, datasets: tuple[str, ...] | None) -> Ite
             rule="leaves nothing for the attributes to be learned from",
             suggestion="set it to 0.8 as in the paper",
         )
-    if morphology.pseudo_labels is not None and train.attribute_share == 0:
+    if morphology.pseudo_labels is not None and not morphology.three_step and train.attribute_share == 0:
         yield Problem(
             path="morphology.pseudo_labels",
             value=morphology.pseudo_labels,

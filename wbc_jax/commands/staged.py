@@ -18,7 +18,7 @@ from wbc_jax.commands.train import RUNS, RunRequest, enable_cache, record
 from wbc_jax.commands.training import run_training
 from wbc_jax.commands.weights import check_weights
 from wbc_jax.config import Config
-from wbc_jax.config_check import require_valid
+from wbc_jax.config_check import Facts, require_valid
 from wbc_jax.config_morphology import is_predictor
 from wbc_jax.data.experiment import Divided, Experiment, load_divided, load_experiment
 from wbc_jax.data.held_out import HeldOut
@@ -159,10 +159,6 @@ def _run_stage(
     record(stage_dir.path, config, request.command)
     if experiment is None:
         return _label(Path(paths["map"]), mix, config.morphology.pseudo_threshold, stage_dir)
-    require_valid(
-        config,
-        replace(known_facts(config), num_devices=jax.device_count(), num_train=len(experiment.train.rows)),
-    )
     return run_training(config, experiment, stage_dir, resume=root)
 
 
@@ -198,16 +194,18 @@ def result_digest(stage: Stage, directory: Path) -> str:
 
 
 def _experiment(config: Config, stage: Stage, paths: Mapping[StageName, str]) -> Experiment:
+    """The data of a stage that trains, enough of them for its config."""
     experiment = load_experiment(stage.config.data)
-    if stage.name != "map_mixed":
-        return experiment
-    return with_pseudo_labels(
-        experiment,
-        stage.config.data,
-        read_pseudo_labels(Path(paths["pseudo"])),
-        raw_dir_of=lambda name: source_data(config, name).raw_dir,
-        pseudo_weight=stage.config.morphology.pseudo_weight,
-    )
+    if stage.name == "map_mixed":
+        experiment = with_pseudo_labels(
+            experiment,
+            stage.config.data,
+            read_pseudo_labels(Path(paths["pseudo"])),
+            raw_dir_of=lambda name: source_data(config, name).raw_dir,
+            pseudo_weight=stage.config.morphology.pseudo_weight,
+        )
+    require_valid(located(stage, paths), Facts(num_train=len(experiment.train.rows)))
+    return experiment
 
 
 def _require_valid_stages(stages: tuple[Stage, ...]) -> None:

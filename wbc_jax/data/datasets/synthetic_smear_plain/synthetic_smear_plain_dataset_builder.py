@@ -1,4 +1,4 @@
-"""Synthetic smears without attributes: 800 cells that stand for another laboratory's images."""
+"""Synthetic smears without attributes: 600 cells that stand for another laboratory's images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from wbc_jax.data.datasets.drawn import DrawnBuilder
 
 
 class Builder(DrawnBuilder):
-    """Seed 1, attributes kept back: the first 600 samples are train, then 100 val and 100 test."""
+    """Seed 1, attributes kept back: the first 400 samples are train, then 100 val and 100 test."""
 
     SEED = 1
-    COUNTS: ClassVar[dict[str, int]] = {"train": 600, "val": 100, "test": 100}
+    COUNTS: ClassVar[dict[str, int]] = {"train": 400, "val": 100, "test": 100}
     ANNOTATED = False
