@@ -126,6 +126,21 @@ def test_resident_equals_stream(
     assert traces == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_weights_of_attributes_travel_with_their_samples(store: Any, expected: list, workers: int) -> None:
+    weights = np.linspace(0, 1, len(ROWS), dtype=np.float32)
+    data = resident.load_resident(store, ROWS, LABELS, ATTRIBUTES, attribute_weights=weights)
+    with stream_batches(
+        store, ROWS, LABELS, ATTRIBUTES, ORDER, stop_step=STEPS, attribute_weights=weights, workers=workers
+    ) as batches:
+        for step, batch in enumerate(batches):
+            chosen = rows_for_step(ORDER, step)
+            gathered = resident.gather(data, np.asarray(chosen, np.int32))
+            for found in (batch, gathered):
+                np.testing.assert_array_equal(found.attribute_weights, weights[chosen])
+                np.testing.assert_array_equal(found.ids, expected[step]["ids"])
+
+
 def test_split_gather_needs_no_communication(store: Any) -> None:
     split = split_over(4)
     replicated = NamedSharding(split.mesh, PartitionSpec())

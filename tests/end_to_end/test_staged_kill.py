@@ -1,4 +1,4 @@
-"""DAFFNet's three steps killed in every stage and resumed: what comes out is what an undisturbed run gives, to the bit."""
+"""DAFFNet's three steps killed in every stage and resumed: the result is that of an undisturbed run, to the bit."""
 
 from __future__ import annotations
 

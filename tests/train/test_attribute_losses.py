@@ -105,6 +105,23 @@ def test_loss_is_eq_1_over_annotated_pairs(logits, attributes, share) -> None:
     assert float(correct.get("attribute_count", 0)) == (pairs if share else 0)
 
 
+def test_weights_of_samples_are_weights_in_the_mean_over_pairs(logits, attributes) -> None:
+    """A pseudo-label of weight w counts w times, in the sum and in what it is divided by."""
+    mask = np.array([1, 1, 1, 0, 1, 1], np.float32)
+    weights = np.array([1, 0.5, 0, 1, 0.25, 1], np.float32)
+    batch = _batch(attributes, mask).replace(attribute_weights=weights)
+    objective = Objective(num_classes=K, attribute_share=1.0)
+    loss, _ = objective.loss(
+        jnp.asarray(_class_logits()),
+        {"attribute_logits": jnp.asarray(logits)},
+        objective.targets(batch),
+        jnp.asarray(mask),
+    )
+    factors = (mask * weights)[:, None]
+    expected = (factors * _torch_losses(logits, attributes)).sum() / (factors * (attributes >= 0)).sum()
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
 def test_absent_labels_and_padding_have_no_gradient(logits, attributes) -> None:
     mask = jnp.asarray(np.array([1, 1, 1, 0, 1, 1], np.float32))
     objective = Objective(num_classes=K, attribute_share=0.8)
