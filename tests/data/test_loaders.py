@@ -44,7 +44,8 @@ def split_over(count: int) -> NamedSharding:
 
 
 def on_host(batch: Batch) -> dict[str, np.ndarray]:
-    return {field.name: np.asarray(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return {name: np.asarray(value) for name, value in fields.items() if value is not None}
 
 
 def assert_same(actual: list[dict[str, np.ndarray]], expected: list[dict[str, np.ndarray]]) -> None:
