@@ -28,6 +28,9 @@ class DataConfig:
     split: SplitProtocol = "auto"
     """given: train/val/test as supplied; given_test: supplied test, the rest 3:1; random_311, random_622:
     stratified shares; auto: the protocol that the papers use for this data set."""
+    split_by: Literal["group", "image"] = "group"
+    """group: images of one source image, patient or slide stay in one part; image: each goes by itself, so that its
+    copies fall on both sides, which flatters the scores; to show by how much."""
     split_seed: int = 0
     """Seed of the random protocols."""
     split_sha256: str | None = None

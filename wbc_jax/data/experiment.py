@@ -150,9 +150,10 @@ def load_divided(data: DataConfig) -> Divided:
     protocol = _protocol(data, store)
     task = _task(data, store, protocol)
     labels = label_map(task, store.samples.cell_classes)[store.samples.cell_class]
-    split = make_split(store.samples, labels, protocol, data.split_seed)
+    units = store.samples if data.split_by == "group" else store.samples.ungrouped()
+    split = make_split(units, labels, protocol, data.split_seed)
     _require_pinned(data, split)
-    leaks = check_leaks(split, store.samples)
+    leaks = check_leaks(split, units)
     if leaks:
         raise DataError(
             f"{len(leaks)} leaks between the parts of the split:\n  " + "\n  ".join(leaks[:10]),
@@ -206,7 +207,8 @@ def load_external(data: DataConfig, task: Task, split: str = "all") -> tuple[Sam
     rows = np.flatnonzero(labels >= 0)
     if split != "all":
         protocol = _protocol(data, store)
-        rows = getattr(make_split(store.samples, labels, protocol, data.split_seed), split)
+        units = store.samples if data.split_by == "group" else store.samples.ungrouped()
+        rows = getattr(make_split(units, labels, protocol, data.split_seed), split)
     left_out = Counter(store.samples.cell_classes[c] for c in store.samples.cell_class[labels < 0])
     if not len(rows):
         raise DataError(

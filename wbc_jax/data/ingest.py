@@ -43,6 +43,7 @@ def write_records(records: SmearBuilder, raw: Path, show: Progress) -> dict[str,
     """
     import tensorflow_datasets as tfds
 
+    records.on_progress = show
     scan = records.collect(raw)
     counts = Counter((image.cell_class, image.source_split) for image in scan.images)
     present = {cell_class for cell_class, _ in counts}

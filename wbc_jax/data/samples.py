@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,3 +58,7 @@ class SampleColumns:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def ungrouped(self) -> SampleColumns:
+        """The same samples as if no groups were known."""
+        return replace(self, groups=np.full_like(self.groups, ""))

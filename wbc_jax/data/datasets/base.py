@@ -68,6 +68,8 @@ class SmearBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     on_example: Callable[[], object] | None = None
     """Called for each example written, for a progress bar."""
+    on_progress: Callable[[str, int, int], object] | None = None
+    """Called with the name of a slow stage of `collect`, what is done of it and the whole."""
 
     def __init__(self, *, file_format: str = "array_record", **kwargs: Any) -> None:
         super().__init__(file_format=file_format, **kwargs)
@@ -83,6 +85,10 @@ class SmearBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Tables outside the folder that the scan reads as well."""
         return ()
 
+    def with_groups(self, root: Path, scan: Scan) -> Scan:
+        """The scan with groups that only the pixels tell; most data sets have none, or know them by name."""
+        return scan
+
     @classmethod
     def source_digest(cls, root: Path) -> str:
         """Changes whenever a source file is added, removed or rewritten, or the builder's version grows."""
@@ -94,7 +100,8 @@ class SmearBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if self._collected is None or self._collected[0] != root:
             threads = min(8, (os.cpu_count() or 1) + 1)
             scan = with_digests(self.scan(root), threads=threads)
-            self._collected = (root, without_duplicates(scan, known_conflicts=self.KNOWN_CONFLICTS))
+            scan = without_duplicates(scan, known_conflicts=self.KNOWN_CONFLICTS)
+            self._collected = (root, self.with_groups(root, scan))
         return self._collected[1]
 
     def _info(self) -> tfds.core.DatasetInfo:
