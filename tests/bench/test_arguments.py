@@ -15,6 +15,8 @@ LINES = {
     "input": ["--images", "64", "--timed-steps", "None", "--stream-workers", "2"],
     "end-to-end": ["--models", "scam_tiny", "--repeats", "7", "--out", "a/b.csv"],
     "variants": ["--models", "scam", "--steps-per-call", "2", "8", "--batch-sizes", "64", "--repeats", "3"],
+    "scaling": ["--devices", "1", "4", "--models", "resnet_tiny"],
+    "scaling-model": ["--devices", "8", "256", "--images-per-s", "4000", "--device", "H100"],
     "memory": ["--images", "10", "20", "--source-px", "50"],
     "compare": ["--torch-compile", "off", "--precision", "float32", "--image-size-px", "64"],
 }
@@ -43,7 +45,7 @@ def test_every_option_is_explained(name: str, capsys: pytest.CaptureFixture[str]
         parse_options(BENCHMARKS[name][0], ["--help"])
     assert stop.value.code == 0
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert any("CSV file that rows are added to" in line for line in shown)
+    assert any("accelerators." in line or "CSV file that rows are added to" in line for line in shown)
     assert not any(line.endswith("(default: None)") and line.startswith("(") for line in shown)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from wbc_jax.bench.schema import Machine
 from wbc_jax.bench.traffic import Traffic
+from wbc_jax.errors import UsageError
 
 _KNOWN = {"H200": (4.3e12, 790e12), "H100": (3.0e12, 798e12)}
 """Achievable, not nominal: bytes/s, and FLOP/s in bfloat16."""
@@ -49,6 +50,22 @@ def device_limits(machine: Machine, precision: str) -> Limits:
         if name in machine.device:
             return Limits(bytes_per_s, flops_per_s if precision == "bfloat16" else None)
     return Limits(None, None)
+
+
+def known_bandwidth(device: str) -> float:
+    """Bytes/s of an accelerator by its name.
+
+    Raises:
+        UsageError: nobody has entered its figure.
+    """
+    if device not in _KNOWN:
+        raise UsageError(
+            f"no memory bandwidth is known of {device!r}",
+            expected=f"one of {', '.join(_KNOWN)}",
+            where="--device",
+            remedy="give the rate itself: --images-per-s",
+        )
+    return _KNOWN[device][0]
 
 
 @cache

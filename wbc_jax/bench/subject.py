@@ -41,6 +41,7 @@ class Case:
         image_size_px: side of the network's input; the uint8 images of a synthetic batch have it too.
         num_classes: outputs.
         dtype: type of activations.
+        device_count: devices that share the batch.
     """
 
     model_name: str
@@ -49,6 +50,7 @@ class Case:
     image_size_px: int
     num_classes: int
     dtype: Any
+    device_count: int = 1
 
     @cached_property
     def model(self) -> Any:
@@ -76,7 +78,7 @@ class Case:
 
     @cached_property
     def mesh(self) -> Any:
-        return data_mesh(jax.devices()[:1])
+        return data_mesh(jax.devices()[: self.device_count])
 
     def batch(self) -> Batch:
         """A fixed random batch on the host; the same numbers for the same sizes."""
