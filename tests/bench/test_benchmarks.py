@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from tiny_run import save_pictures
 
 from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
 from wbc_jax.bench.input import InputOptions, run_input
 from wbc_jax.bench.step import StepOptions, make_cases, run_step
 from wbc_jax.bench.subject import Case
+from wbc_jax.bench.torch_loader import JpegImages, JpegWork
 from wbc_jax.bench.variants import Variant, VariantOptions, check_same_training, run_variants, variants_of
 from wbc_jax.errors import UsageError
 
@@ -56,9 +59,40 @@ def test_input_measures_stream_gather_and_augmentation(tmp_path: Path) -> None:
     out = tmp_path / "input.csv"
     assert run_input(InputOptions(images=12, store_size_px=36, out=out, **QUICK)) == 0
     rows = read(out)
-    assert [row["mode"] for row in rows] == ["resident", "augment", "stream"]
-    assert [row["image_size_px"] for row in rows] == ["36", "32", "36"]
-    assert all(float(row["images_per_s"]) > 0 for row in rows)
+    modes = ["resident", "augment", "stream", "resident+augment", "stream+augment"]
+    assert [row["mode"] for row in rows] == modes
+    assert [row["image_size_px"] for row in rows] == ["36", "32", "36", "32", "32"]
+    assert all(float(row["images_per_s"]) > 0 and not row["peer"] for row in rows)
+
+
+def test_input_of_jpeg_files_is_set_beside_torchs_loader(tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "input.csv"
+    save_pictures(folder, ("a", "b"), 3)
+    for picture in list(folder.rglob("*.png")):
+        with Image.open(picture) as image:
+            image.save(picture.with_suffix(".jpg"))
+    quick = {**QUICK, "batch_size": 3, "torch_workers": 0, "store_size_px": 36}
+    assert run_input(InputOptions(jpeg_dir=folder, images=5, out=out, **quick)) == 0
+    rows = read(out)
+    assert {row["images"] for row in rows} == {"5"}
+    assert [row["mode"] for row in rows if row["peer"]] == ["resident+augment", "stream+augment"]
+    for row in rows[-2:]:
+        assert row["peer"] == "torch DataLoader, JPEG, 0 workers"
+        against = float(row["images_per_s"]) / float(row["peer_images_per_s"])
+        assert float(row["ratio"]) == pytest.approx(against, rel=1e-3)
+    with pytest.raises(UsageError, match="6 JPEG files"):
+        run_input(InputOptions(jpeg_dir=folder, **{**quick, "batch_size": 7}))
+
+
+def test_torchs_loader_augments_the_files_and_normalises(tmp_path: Path) -> None:
+    """A grey image stays near its grey, whatever is drawn; two draws differ."""
+    path = tmp_path / "grey.jpg"
+    Image.new("RGB", (80, 60), (124, 116, 104)).save(path, quality=95)
+    images = JpegImages(JpegWork((str(path),), 72, 32))
+    first, second = images[0], images[0]
+    assert first.shape == (3, 32, 32)
+    assert float(first.abs().mean()) < 1.0
+    assert not bool((first == second).all())
 
 
 def test_end_to_end_trains_on_the_same_batches_from_either_loader(tmp_path: Path) -> None:
@@ -138,14 +172,14 @@ def test_gpu_script_runs_on_a_bare_image_and_goes_on_where_it_stopped(tmp_path: 
     done = call("input", "compare-infer")
     assert done.returncode == 0, done.stdout
     assert "grain is not installed" in done.stdout
-    assert [row["mode"] for row in read(out / "input.csv")] == ["resident", "augment"]
+    assert [row["mode"] for row in read(out / "input.csv")] == ["resident", "augment", "resident+augment"]
     compared = read(out / "compare-infer.csv")
     assert [row["model"] for row in compared] == ["resnet_tiny"]
     assert all(row["peer"].startswith("torch") and float(row["ratio"]) > 0 for row in compared)
     assert (out / "compare-infer.png").read_bytes()[1:4] == b"PNG"
     again = call("input", "compare-infer")
     assert again.stdout.split("\n")[:2] == ["input: done before", "compare-infer: done before"]
-    assert len(read(out / "input.csv")) == 2
+    assert len(read(out / "input.csv")) == 3
 
 
 def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:
@@ -164,7 +198,7 @@ def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:
     assert "resnet_tiny" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["step", "input", "end_to_end", "compare", "memory", "variants"])
+@pytest.mark.parametrize("name", ["step", "input", "end_to_end", "compare", "memory", "variants", "scaling"])
 def test_scripts_work_from_a_checkout(name: str, tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / f"{name}.py"
     done = subprocess.run(
