@@ -17,18 +17,18 @@ wanted=" $* "
 budget=${WBC_BENCH_SECONDS:-530}
 python=${PYTHON:-python3}
 failed=0 left=0
-mkdir -p "$out" || exit 2
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 
 if [ "${WBC_BENCH_PRESET:-full}" = tiny ]; then
   papers="resnet_tiny" more="map_tiny" lone=resnet_tiny
-  small="--image-size-px 32 --repeats 2 --timed-steps 1 --warmup-steps 1"
-  few="--batch-size 2 $small"
+  size="--batch-size 2 --image-size-px 32"
+  few="$size --repeats 2 --timed-steps 1 --warmup-steps 1"
   store="--images 8 --store-size-px 36"
   batches="4" compile_mode=off patience=100 # a CPU may be busy with other work
 else
   papers="resnet50 scam daffnet amnet" lone=resnet50
   more="densenet121 resnext50_32x4d se_resnext50_32x4d epsanet50"
-  small="" few="" store="--images 2048"
+  size="" few="" store="--images 2048"
   batches="512 1024" compile_mode=default patience=2
   # Programs that several parts compile are compiled once. Read back by the CPU backend they may hang.
   export JAX_COMPILATION_CACHE_DIR="$out/.compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=1
@@ -64,6 +64,7 @@ part end-to-end 60 end_to_end.py --models $lone $store $few
 part input 40 input.py $store $few
 part compare-infer 90 compare.py --models $papers --mode infer --torch-compile off $few
 part variants 110 variants.py --models $lone --batch-sizes $batches $few
+part startup 100 startup.py --models $lone --repeats 1 $size
 for model in $papers; do
   part "compiled-$model" 150 compare.py --models "$model" --torch-compile "$compile_mode" $few
 done

@@ -15,6 +15,7 @@ LINES = {
     "input": ["--images", "64", "--timed-steps", "None", "--stream-workers", "2"],
     "end-to-end": ["--models", "scam_tiny", "--repeats", "7", "--out", "a/b.csv"],
     "variants": ["--models", "scam", "--steps-per-call", "2", "8", "--batch-sizes", "64", "--repeats", "3"],
+    "startup": ["--models", "scam", "--repeats", "1", "--precision", "float32"],
     "scaling": ["--devices", "1", "4", "--models", "resnet_tiny"],
     "scaling-model": ["--devices", "8", "256", "--images-per-s", "4000", "--device", "H100"],
     "memory": ["--images", "10", "20", "--source-px", "50"],

@@ -17,6 +17,7 @@ from tiny_run import save_pictures
 
 from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
 from wbc_jax.bench.input import InputOptions, run_input
+from wbc_jax.bench.startup import StartupOptions, run_startup
 from wbc_jax.bench.step import StepOptions, make_cases, run_step
 from wbc_jax.bench.subject import Case
 from wbc_jax.bench.torch_loader import JpegImages, JpegWork
@@ -131,6 +132,15 @@ def test_forms_of_a_step_train_alike_and_are_set_beside_the_default(tmp_path: Pa
         run_variants(VariantOptions(models=("resnet_tiny",), steps_per_call=(0,)))
 
 
+def test_startup_is_that_of_a_fresh_process(tmp_path: Path) -> None:
+    out = tmp_path / "startup.csv"
+    options = StartupOptions(models=("resnet_tiny",), batch_size=2, image_size_px=32, repeats=1, out=out)
+    assert run_startup(options) == 0
+    (row,) = read(out)  # a CPU has no warm start
+    assert (row["mode"], row["batch_size"]) == ("cold", "2")
+    assert float(row["wall_s"]) > float(row["compile_s"]) > float(row["step_ms"]) / 1e3 > 0
+
+
 def test_a_form_that_trains_otherwise_is_refused() -> None:
     case = Case("resnet_tiny", "train", 4, 32, 5, np.dtype(np.float32))
     variants = [Variant("default", case), Variant("steps_per_call=2", case, 2)]
@@ -198,7 +208,9 @@ def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:
     assert "resnet_tiny" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["step", "input", "end_to_end", "compare", "memory", "variants", "scaling"])
+@pytest.mark.parametrize(
+    "name", ["step", "input", "end_to_end", "compare", "memory", "variants", "scaling", "startup"]
+)
 def test_scripts_work_from_a_checkout(name: str, tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / f"{name}.py"
     done = subprocess.run(

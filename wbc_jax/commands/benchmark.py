@@ -9,6 +9,7 @@ from wbc_jax.bench.compare import CompareOptions, run_compare
 from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
 from wbc_jax.bench.input import InputOptions, run_input
 from wbc_jax.bench.scaling import ScalingModelOptions, ScalingOptions, run_scaling, run_scaling_model
+from wbc_jax.bench.startup import StartupOptions, run_startup
 from wbc_jax.bench.step import StepOptions, run_step
 from wbc_jax.bench.usage import UsageOptions, run_memory
 from wbc_jax.bench.variants import VariantOptions, run_variants
@@ -21,5 +22,6 @@ BENCHMARKS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "variants": (VariantOptions, run_variants),
     "scaling": (ScalingOptions, run_scaling),
     "scaling-model": (ScalingModelOptions, run_scaling_model),
+    "startup": (StartupOptions, run_startup),
     "memory": (UsageOptions, run_memory),
 }
