@@ -11,6 +11,7 @@ from PIL import Image
 from skimage.transform import AffineTransform, warp
 
 from wbc_jax.config import DataConfig
+from wbc_jax.data.datasets.bccd_voc.bccd_voc_dataset_builder import image_classes
 from wbc_jax.data.datasets.fields import read_field, with_fields
 from wbc_jax.data.datasets.scan import RawImage, Scan
 from wbc_jax.data.experiment import load_experiment
@@ -180,3 +181,12 @@ def test_a_field_is_read_at_one_size(folder: Path) -> None:
     field = read_field(raw_images(folder)[0].path)
     assert field.plain.places[:, 0].max() < 120
     assert field.plain.places[:, 1].max() < 160
+
+
+def test_the_label_table_tells_the_classes_of_an_original(tmp_path: Path) -> None:
+    table = ',Image,Category\n,0,NEUTROPHIL\n,7,\n,12,"EOSINOPHIL, LYMPHOCYTE"\n'
+    (tmp_path / "labels.csv").write_text(table)
+    classes = image_classes(tmp_path)
+    assert classes["BloodImage_00000"] == {"neutrophil"}
+    assert classes["BloodImage_00012"] == {"eosinophil", "lymphocyte"}
+    assert classes["BloodImage_00007"] == set()

@@ -20,7 +20,8 @@ LONG_SIDE_PX = 160
 KEYPOINTS = 150
 BITS = 256
 SAME_FIELD_INLIERS = 10
-"""Keypoints that must agree on one affine map. Images of different fields reached 6 of up to 150."""
+"""Keypoints that must agree on one affine map. Of 1,911 likely pairs among BCCD's copies and originals, those of
+different fields reached 5 of up to 150, and those of one field 15 or more."""
 
 _FAST_THRESHOLD = 0.03
 _BLACK_BELOW = 40

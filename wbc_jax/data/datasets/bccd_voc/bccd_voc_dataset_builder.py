@@ -57,6 +57,20 @@ class Builder(SmearBuilder):
         return scan
 
 
+def image_classes(root: Path) -> dict[str, set[str]]:
+    """Cell classes in the common vocabulary that the label table names for each image, by the image's name.
+
+    Args:
+        root: BCCD's folder.
+    """
+    tables = Builder.annotation_files(root)
+    named = _read_labels(tables[0]) if tables else {}
+    return {
+        f"BloodImage_{number:05}": {known for label in labels if (known := canonical_class(label))}
+        for number, labels in named.items()
+    }
+
+
 def _scan_image(root: Path, annotation: Path, classes: dict[int, set[str]], scan: Scan) -> None:
     """Adds the cells of one smear image to the scan, or the reason why there are none."""
     stem = annotation.stem
