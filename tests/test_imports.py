@@ -74,6 +74,7 @@ PURE = (
     "reproduce/published",
     "reproduce/scam.py",
     "reproduce/amnet.py",
+    "reproduce/daffnet.py",
 )
 PURE_LIBRARIES = {"jax", "flax", "optax", "numpy", "chex", "wbc_jax"}
 PURE_STANDARD = {

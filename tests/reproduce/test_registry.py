@@ -25,6 +25,7 @@ def _keys(kind: str, last: int) -> set[str]:
 
 PRINTED = {
     "scam": _keys("table", 12) | _keys("figure", 10),
+    "daffnet": _keys("table", 6) | _keys("figure", 7) | {"s1", "s2", "s3"},
     "amnet": _keys("table", 9) | _keys("figure", 13) | {"s1", "s2", "s3", "s5", "s6"},
 }
 

@@ -135,7 +135,7 @@ def test_a_run_that_fails_is_a_line_and_not_the_end(
     assert "98.06" in text
 
 
-@pytest.mark.parametrize("paper", ["scam", "amnet"])
+@pytest.mark.parametrize("paper", ["scam", "daffnet", "amnet"])
 def test_whole_paper_is_drawn(
     paper: str, reproduce: Reproduce, training: FakeTraining, tmp_path: Path
 ) -> None:

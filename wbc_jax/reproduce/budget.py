@@ -96,6 +96,7 @@ _SMALL = {
     "map_resnet50": "map_tiny",
 }
 _SMALL_OTHERWISE = "resnet_tiny"
+_SMALL_SEMANTIC = "resnet_bottleneck_tiny"
 _SMOKE_ALPHA = 0.2
 
 
@@ -138,7 +139,10 @@ def _budgeted(config: Config, budget: Budget) -> dict[str, Value]:
         values |= {"data.image_size_px": budget.image_size_px, "data.store_size_px": budget.store_size_px}
     if budget.small_networks:
         values["model.name"] = small_network(config.model.name)
-        values["model.semantic_name"] = None
+        if config.model.semantic_name is not None:
+            values["model.semantic_name"] = _SMALL_SEMANTIC
+        if config.morphology.three_step:
+            values |= {"morphology.map_epochs": epochs, "morphology.mixed_epochs": epochs}
         if config.augment.mixup_alpha > 0:
             values["augment.mixup_alpha"] = _SMOKE_ALPHA
     return values | dict(budget.changes)

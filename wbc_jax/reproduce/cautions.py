@@ -81,6 +81,9 @@ CAUTIONS: dict[str, str] = {
         "WBCs-3 has 870 test images and WBCs-4 872, two different random splits; eosinophils are 34 images, so one "
         "error is 2.9 points."
     ),
+    "backbone_arms": (
+        "Rows marked * are ours: the paper mentions the comparison of backbones without numbers."
+    ),
     "own_arms": "Rows marked * are ours: the paper has no ablation table.",
     "attribute_noise": (
         "WBCAtt is noisy: a second annotator agrees with the first in 96.11 % of labels on 1,000 images."

@@ -120,7 +120,9 @@ def draw_class_counts(context: Context) -> Drawing:
         axes.set_title(name if name != "bccd_kaggle" else f"{name} (comes augmented)", fontsize=10)
         axes.set_ylabel("training images")
         rows += [[name, c, int(b), int(a)] for c, b, a in zip(classes, before, after, strict=True)]
-    panels[0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8
+    )
     figure.savefig(context.path(".png"), dpi=130)
     write_csv(context.path(".csv"), ["data_set", "class", "as_supplied", "balanced"], rows)
     return picture(context, absences(context))

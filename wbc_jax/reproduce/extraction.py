@@ -30,7 +30,7 @@ class Stages:
     Attributes:
         image: uint8 `(H, W, 3)`.
         stain: float `(H, W)`, how much more green than blue is absorbed.
-        nuclei: bool `(H, W)`, markers.
+        nuclei: bool `(H, W)`, the marker: the largest nucleus.
         distance: float `(H, W)`, px to the border of the nucleus.
         cell: bool `(H, W)`, where the watershed ended.
         crop: uint8 `(S, S, 3)`, the cell.
@@ -57,7 +57,8 @@ def cut_out(image: np.ndarray) -> Stages | None:
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     light = (small.astype(np.float64) + 8.0) / 263.0
-    nuclei = nucleus_mask(small)
+    bodies, _ = ndimage.label(nucleus_mask(small))  # pyright: ignore[reportGeneralTypeIssues]
+    nuclei = bodies == 1 + np.bincount(bodies.ravel())[1:].argmax()  # platelets take the same stain
     distance = np.asarray(ndimage.distance_transform_edt(nuclei))
     far = np.asarray(ndimage.distance_transform_edt(~nuclei)) > _REACH * np.sqrt(nuclei.sum() / np.pi)
     # Red cells absorb green as well: the border of the cytoplasm shows best where all channels change.
@@ -95,9 +96,9 @@ def _figure(context: Context, stages: Stages) -> None:
     shown = (
         ("smear image", stages.image, None),
         ("stain of nuclei", stages.stain, "magma"),
-        ("markers: thresholded, opened, filled", stages.nuclei, "gray"),
+        ("marker: thresholded, opened, filled, largest", stages.nuclei, "gray"),
         ("distance to the border", stages.distance, "viridis"),
-        ("watershed from the markers", outlined, None),
+        ("watershed from the marker", outlined, None),
         ("cell, cut out", stages.crop, None),
     )
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")

@@ -108,6 +108,12 @@ class Planner:
             return weights
         config = arm_config(arm, self.budget, seed, {name: str(path) for name, path in weights.items()})
         config = with_values(config, self._place(stand_in or arm.dataset))
+        if config.morphology.other_datasets:
+            others = self._present(config.morphology.other_datasets, config.data.dataset)
+            if not others:
+                wanted = ", ".join(config.morphology.other_datasets)
+                return LeftOut(f"none of the data sets for pseudo-labels is here: {wanted}")
+            config = with_values(config, {"morphology.other_datasets": others})
         if config.model.name not in list_models():
             return LeftOut(f"the network {config.model.name} is not part of this version")
         marks = [f"{name}={self._digest(path)}" for name, path in sorted(weights.items())]
@@ -141,12 +147,18 @@ class Planner:
             )
         return None
 
+    def _present(self, names: tuple[str, ...], main: str) -> tuple[str, ...]:
+        """Those of the data sets for pseudo-labels that are here; of the smoke budget one."""
+        found = tuple(name for name in names if self.absence(name) is None and name != main)
+        return found[:1] if self.budget.small_networks else found
+
     def _place(self, dataset: str) -> dict[str, object]:
         raw, cache = self.places.raw_dir, self.places.cache_dir
         return {
             "data.dataset": dataset,
             "data.raw_dir": None if raw is None else str(raw),
             "data.cache_dir": None if cache is None else str(cache),
+            "morphology.other_raw_dir": None if raw is None else str(raw),
             "runtime.cluster": "off",
         }
 
@@ -192,7 +204,8 @@ def _weights_source(network: str) -> str:
 
 def _name_digest(config: Config, marks: list[str]) -> str:
     """Digest of what decides a run's result: no places of files, no logs, no launcher."""
-    plain = with_values(config, {"data.raw_dir": None, "data.cache_dir": None, "log.tensorboard": False})
+    places = ("data.raw_dir", "data.cache_dir", "morphology.other_raw_dir")
+    plain = with_values(config, {**dict.fromkeys(places), "log.tensorboard": False})
     plain = with_values(
         plain, {f"model.{mark.partition('=')[0]}": None for mark in marks if "pretrained" in mark}
     )

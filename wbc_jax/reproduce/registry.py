@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 
 from wbc_jax.errors import UsageError
-from wbc_jax.reproduce import amnet, scam
+from wbc_jax.reproduce import amnet, daffnet, scam
 from wbc_jax.reproduce.exhibit import Exhibit
 
-EXHIBITS: dict[str, tuple[Exhibit, ...]] = {module.PAPER: module.EXHIBITS for module in (scam, amnet)}
+EXHIBITS: dict[str, tuple[Exhibit, ...]] = {
+    module.PAPER: module.EXHIBITS for module in (scam, daffnet, amnet)
+}
 
 
 def find_exhibits(paper: str, keys: tuple[str, ...]) -> tuple[Exhibit, ...]:

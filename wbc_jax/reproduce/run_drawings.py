@@ -26,7 +26,7 @@ _PARTS = {"train": ("epoch.accuracy", "training"), "val": ("val.accuracy", "vali
 
 def _evaluation(outcome: RowOutcome) -> Evaluation:
     """The first seed's predictions on its test images."""
-    found = read_predictions(outcome.runs[0].directory / "predictions" / "test.csv")
+    found = read_predictions(outcome.runs[0].result / "predictions" / "test.csv")
     return evaluate_predictions(found.labels, found.probabilities, found.class_names, bootstrap_samples=0)
 
 
@@ -41,7 +41,7 @@ def draw_curves(context: Context) -> Drawing:
     """Accuracy over epochs, the first seed of each row; the highest validation value marked."""
     curves, body = [], []
     for outcome in context.finished():
-        history = read_history(outcome.runs[0].directory)
+        history = read_history(outcome.runs[0].result)
         for part in context.exhibit.scores:
             name, title = _PARTS[part]
             points = [(float(r["epoch"]), 100 * float(r[name])) for r in history if name in r]
@@ -139,7 +139,7 @@ def draw_attribute_confusion(context: Context) -> Drawing:
     import shutil
 
     for outcome in context.finished():
-        source = outcome.runs[0].directory / "figures" / "attribute_confusion_test.png"
+        source = outcome.runs[0].result / "figures" / "attribute_confusion_test.png"
         if source.is_file():
             shutil.copyfile(source, context.path(".png"))
             _attribute_counts(outcome, context.path(".csv"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from wbc_jax.errors import EXIT_OK, WbcError
 from wbc_jax.reproduce.budget import with_values
 from wbc_jax.reproduce.plan import LeftOut, PlannedRun
 from wbc_jax.runtime.json_files import read_json, write_json
-from wbc_jax.runtime.rundir import read_state
+from wbc_jax.runtime.rundir import read_state, resolve_run_dir
 
 LOG_FILE = "train.log"
 COST_FILE = "cost.json"
@@ -48,6 +49,11 @@ class FinishedRun:
     metrics: dict[str, Any]
     seconds: float
 
+    @property
+    def result(self) -> Path:
+        """Directory of the predictions, figures and history: that of the last stage of a run in stages."""
+        return resolve_run_dir(self.directory)
+
 
 @dataclass(kw_only=True)
 class Runs:
@@ -58,7 +64,7 @@ class Runs:
     """
 
     folder: Path
-    _data: dict[DataConfig, str] = field(default_factory=dict)
+    _data: dict[tuple[DataConfig, tuple[str, ...]], str] = field(default_factory=dict)
     _failed: dict[str, LeftOut] = field(default_factory=dict)
 
     def ensure(self, run: PlannedRun) -> FinishedRun | LeftOut:
@@ -84,7 +90,7 @@ class Runs:
             if isinstance(predictor, LeftOut):
                 return LeftOut(f"its attribute predictor: {predictor.reason}")
             config = with_values(config, {"model.pretrained_map": str(predictor.directory)})
-        directory = self.folder / f"{run.name}-{self._data_digest(config.data)}"
+        directory = self.folder / f"{run.name}-{self._data_digest(config)}"
         seconds = 0.0
         if not is_finished(directory):
             seconds = self._train(config, directory, run.name)
@@ -105,13 +111,17 @@ class Runs:
         write_json(directory / COST_FILE, {"seconds": seconds})
         return seconds
 
-    def _data_digest(self, data: DataConfig) -> str:
-        if data not in self._data:
-            from wbc_jax.data.experiment import load_experiment
+    def _data_digest(self, config: Config) -> str:
+        """Of the images and their split; of the data sets for pseudo-labels as well."""
+        key = (config.data, config.morphology.other_datasets)
+        if key not in self._data:
+            from wbc_jax.data.experiment import load_experiment, open_prepared
+            from wbc_jax.data.sources import source_data
 
-            images, _, split = load_experiment(data).digest.partition("-")
-            self._data[data] = f"{images[:_DATA_DIGITS]}{split[:_DATA_DIGITS]}"
-        return self._data[data]
+            digests = [load_experiment(config.data).digest]
+            digests += [open_prepared(source_data(config, name)).digest for name in key[1]]
+            self._data[key] = hashlib.sha256(" ".join(digests).encode()).hexdigest()[:_DATA_DIGITS]
+        return self._data[key]
 
     def known(self, run: PlannedRun) -> Path | None:
         """A finished run of that name, whatever its data; None: there is none yet."""

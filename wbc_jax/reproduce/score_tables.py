@@ -49,7 +49,9 @@ def draw_scores(context: Context) -> Drawing:
     """A line a row, a column a score."""
     scores = context.exhibit.scores
     lines = [Line(label=o.row.label, outcome=o, names=scores) for o in context.outcomes]
-    return _draw(context, [SCORE_TITLES.get(s, s) for s in scores], lines)
+    return _draw(
+        context, [SCORE_TITLES.get(s, s) for s in (n.removeprefix("overall.") for n in scores)], lines
+    )
 
 
 def draw_classes(context: Context) -> Drawing:

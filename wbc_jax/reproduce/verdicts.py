@@ -66,7 +66,7 @@ def _own_verdict(lead: RowOutcome, others: list[RowOutcome]) -> Iterator[str]:
 
 def _paired_sentence(lead: RowOutcome, other: RowOutcome) -> str:
     """McNemar's test and the paired difference; "" where the two were not tested on the same images."""
-    runs = [one.runs[0].directory for one in (lead, other)]
+    runs = [one.runs[0].result for one in (lead, other)]
     a, b = (read_predictions(run / "predictions" / "test.csv") for run in runs)
     try:
         b = align(a, b, *runs)
