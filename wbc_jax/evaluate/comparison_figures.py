@@ -44,7 +44,12 @@ def curves_figure(curves: Sequence[Curve], path: Path, *, mark_best: bool) -> Pa
             best = int(np.argmax(y))
             axes.plot(x[best], y[best], "*", markersize=10, color=colour)
             axes.annotate(
-                f"{y[best]:.2f}", (x[best], y[best]), xytext=(5, 3), textcoords="offset points", fontsize=7
+                f"{y[best]:.2f}",
+                (x[best], y[best]),
+                xytext=(-4, 5),
+                textcoords="offset points",
+                ha="right",
+                fontsize=7,
             )
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy, percent")
