@@ -78,8 +78,8 @@ PURE = (
 )
 PURE_LIBRARIES = {"jax", "flax", "optax", "numpy", "chex", "wbc_jax"}
 PURE_STANDARD = {
-    "__future__", "abc", "collections", "dataclasses", "difflib", "enum", "functools", "hashlib", "inspect",
-    "itertools", "json", "math", "operator", "re", "types", "typing",
+    "__future__", "abc", "collections", "contextlib", "dataclasses", "difflib", "enum", "functools", "hashlib",
+    "inspect", "itertools", "json", "math", "operator", "re", "types", "typing",
 }  # fmt: skip
 
 

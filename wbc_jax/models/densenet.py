@@ -44,7 +44,7 @@ class _NormReluConv(nn.Module):
             dtype=self.dtype,
             name=f"conv{suffix}",
         )
-        return conv(nn.relu(bn(x, use_running_average=frozen, moments=moments)))
+        return conv(bn(x, use_running_average=frozen, moments=moments, relu=True))
 
 
 class _DenseLayer(_NormReluConv):
@@ -126,7 +126,7 @@ class DenseNet(nn.Module):
             name="conv0",
         )(images)
         bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name="norm0")
-        x = record(self, endpoints, "stem", nn.relu(bn(x, use_running_average=frozen)))
+        x = record(self, endpoints, "stem", bn(x, use_running_average=frozen, relu=True))
         if self.stem_pool:
             x = max_pool(x)
         moments: Moments | None = None
@@ -145,7 +145,7 @@ class DenseNet(nn.Module):
                 x = record(self, endpoints, f"transition{block}", transition(x, moments, frozen=frozen))
         if self.final_norm:
             bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name="norm5")
-            x = nn.relu(bn(x, use_running_average=frozen, moments=moments))
+            x = bn(x, use_running_average=frozen, moments=moments, relu=True)
         x = record(self, endpoints, f"stage{last}", x)
         if self.num_classes is None:
             return endpoints

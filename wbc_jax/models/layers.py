@@ -6,7 +6,7 @@ Layout is NHWC, kernels are HWIO. Parameters and statistics are float32 whatever
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +16,16 @@ from jax.nn.initializers import Initializer, variance_scaling
 from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
+from wbc_jax.models.batch_norm import Moments, batch_moments, normalise
+from wbc_jax.models.dense_convolution import dense_convolution, native_convolution
 from wbc_jax.models.depthwise import shifted_products
+from wbc_jax.models.lowerings import form_of
+from wbc_jax.models.pointwise import pointwise
+from wbc_jax.models.pooling import max_pool as max_pool
 
-Lowering = Literal["native", "dot", "split", "shifted"]
 Padding = int | tuple[int, int]
 """Zeros added on each side; a pair for (height, width)."""
 
-# How XLA is asked to compute a kind of convolution; what is not listed is native. Entries are measured:
-#   cpu pointwise: a 1x1 convolution as a dot is 1.1-1.5x faster forward + backward; the ResNet50 step goes from
-#     2.8 to 3.6 img/s, DenseNet121 from 3.3 to 3.8 (batch 8, 224 px, f32, 2-core AMD EPYC, jax 0.10.1).
-#   cpu grouped: one convolution per group takes 177 / 24 / 13 / 12 ms forward + backward where the native form
-#     takes 9350 / 4928 / 2223 / 1124 (3x3, 32 groups, 56^2x128 ... 7^2x1024, batch 8, same machine): the native
-#     weight gradient becomes a dilated convolution over an extra group axis.
-#   cpu depthwise: sums of shifted products, with their own kernel gradient, take 166 ms forward + backward where the
-#     native form takes 3600 (3x3, 56^2x144, batch 8, the other core busy); the native kernel gradient is as above.
-LOWERINGS: dict[tuple[str, str], Lowering] = {
-    ("cpu", "pointwise"): "dot",
-    ("cpu", "grouped"): "split",
-    ("cpu", "depthwise"): "shifted",
-}
 # Beyond this many groups the split form would be thousands of tiny operations, never measured.
 _MAX_SPLIT_GROUPS = 64
 
@@ -72,16 +63,10 @@ def check_images(images: jax.Array) -> None:
 
 
 def conv_kind(kernel_shape: tuple[int, ...], groups: int, padding: tuple[int, int]) -> str:
-    """`pointwise`, `depthwise`, `grouped` or `dense`: the key of `LOWERINGS` beside the backend."""
+    """`pointwise`, `depthwise`, `grouped` or `dense`: the key of `lowerings.WINNERS` beside the backend."""
     if groups > 1:
         return "depthwise" if kernel_shape[2:] == (1, groups) else "grouped"
     return "pointwise" if kernel_shape[:2] == (1, 1) and padding == (0, 0) else "dense"
-
-
-def choose_lowering(kind: str, groups: int) -> Lowering:
-    """The measured form for the default backend."""
-    lowering = LOWERINGS.get((jax.default_backend(), kind), "native")
-    return "native" if lowering == "split" and groups > _MAX_SPLIT_GROUPS else lowering
 
 
 def convolve(
@@ -91,7 +76,6 @@ def convolve(
     stride: int = 1,
     padding: Padding = 0,
     groups: int = 1,
-    lowering: Lowering | None = None,
 ) -> jax.Array:
     """Cross-correlate as torch does; every convolution of the package goes through here.
 
@@ -101,35 +85,24 @@ def convolve(
         stride: pixels, both axes.
         padding: zeros added on each side; a pair for (height, width). Never "SAME", which pads one side only.
         groups: channel groups; the kernel keeps its grouped form in every lowering.
-        lowering: None for the measured choice of this backend.
 
     Returns:
         (B, H', W', F) with H' = floor((H + 2 padding - kh) / stride) + 1.
     """
     pads = (padding, padding) if isinstance(padding, int) else padding
-    if lowering is None:
-        lowering = choose_lowering(conv_kind(kernel.shape, groups, pads), groups)
-    if lowering == "dot":
-        return jax.lax.dot_general(x[:, ::stride, ::stride, :], kernel[0, 0], (((3,), (0,)), ((), ())))
-    if lowering == "shifted":
+    form = form_of(conv_kind(kernel.shape, groups, pads))
+    if form == "dot":
+        return pointwise(x[:, ::stride, ::stride, :], kernel[0, 0])
+    if form == "shifted":
         return shifted_products(x, kernel, stride, pads)
-
-    def native(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding=[(pads[0], pads[0]), (pads[1], pads[1])],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-        )
-
-    if lowering == "native" or groups == 1:
-        return native(x, kernel, groups)
+    if form == "products":
+        return dense_convolution(x, kernel, stride, pads)
+    if form == "native" or groups > _MAX_SPLIT_GROUPS:
+        return native_convolution(x, kernel, stride, pads, groups)
     channel_slices = jnp.split(x, groups, axis=-1)
     kernel_slices = jnp.split(kernel, groups, axis=-1)
-    parts = [native(xs, ks, 1) for xs, ks in zip(channel_slices, kernel_slices, strict=True)]
-    return jnp.concatenate(parts, axis=-1)
+    pairs = zip(channel_slices, kernel_slices, strict=True)
+    return jnp.concatenate([native_convolution(xs, ks, stride, pads) for xs, ks in pairs], axis=-1)
 
 
 class Conv(nn.Module):
@@ -188,34 +161,6 @@ class Linear(nn.Module):
         return x.astype(jnp.float32) @ kernel + bias[None, :]
 
 
-class Moments(NamedTuple):
-    """Mean and biased variance per channel, float32 (C,)."""
-
-    mean: jax.Array
-    var: jax.Array
-
-
-def batch_moments(x: jax.Array, *, axis_name: str | None = None, shift: jax.Array | None = None) -> Moments:
-    """Moments of x (B, H, W, C) over all but channels, in one pass, reduced in float32.
-
-    Args:
-        x: any float dtype.
-        axis_name: pmap axis over which the batch is spread. Under jit the batch is global already.
-        shift: (C,) a value near the mean. E[(x-c)^2] - (E[x]-c)^2 loses digits as (mean-c)/deviation grows: with
-            c = 0 and a ratio of 1000 the variance of a float32 batch is anywhere between 0 and 2.5 times the true
-            one. The running mean makes a good c at no cost.
-    """
-    wide = x.astype(jnp.float32)
-    if shift is not None:
-        shift = jax.lax.stop_gradient(shift)
-        wide = wide - shift[None, None, None, :]
-    first, second = jnp.mean(wide, axis=(0, 1, 2)), jnp.mean(jnp.square(wide), axis=(0, 1, 2))
-    if axis_name is not None:
-        first, second = jax.lax.pmean((first, second), axis_name)
-    var = jnp.maximum(second - jnp.square(first), 0.0)
-    return Moments(first if shift is None else first + shift, var)
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation over (B, H, W) with float32 statistics, output in `dtype`.
 
@@ -230,9 +175,23 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, use_running_average: bool, moments: Moments | None = None
+        self,
+        x: jax.Array,
+        *,
+        use_running_average: bool,
+        moments: Moments | None = None,
+        residual: jax.Array | None = None,
+        relu: bool = False,
     ) -> jax.Array:
-        """Normalise; `moments` spares computing those of `x` where the caller has them already."""
+        """Normalise x (B, H, W, C).
+
+        Args:
+            x: any float dtype.
+            use_running_average: normalise with the stored statistics and keep them.
+            moments: those of `x`, where the caller has them already.
+            residual: added to the normalised map; shape of `x`.
+            relu: whether the sum's negative values become 0.
+        """
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
@@ -249,15 +208,8 @@ class BatchNorm(nn.Module):
                 running_mean.value = kept * running_mean.value + new * moments.mean
                 running_var.value = kept * running_var.value + new * moments.var
         factor = scale * jax.lax.rsqrt(moments.var + self.epsilon)
-        centred = x.astype(jnp.float32) - moments.mean[None, None, None, :]
-        return (centred * factor[None, None, None, :] + bias[None, None, None, :]).astype(self.dtype)
-
-
-def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:
-    """Maximum over windows, padded with -inf on both sides as torch does."""
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    lowest = np.asarray(-np.inf, x.dtype)
-    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
+        x = x.astype(self.dtype)
+        return normalise(x, moments.mean, factor, bias, residual=residual, relu=relu)
 
 
 def avg_pool(x: jax.Array, *, size: int = 2) -> jax.Array:

@@ -82,7 +82,7 @@ class MorphologyEncoder(nn.Module):
             padding = size // 2 if self.padding == "same" else 0
             x = Conv(features, size, 1, padding, use_bias=True, name=f"conv{index}")(x)
             bn = BatchNorm(axis_name=self.bn_axis_name, name=f"bn{index}")
-            x = nn.relu(bn(x, use_running_average=use_running_average))
+            x = bn(x, use_running_average=use_running_average, relu=True)
         return global_average_pool(x)  # (B, 5, 5, 128) -> (B, 128)
 
 

@@ -70,30 +70,36 @@ class _Block(nn.Module):
                 return conv(y, "conv2", inner, 3, self.stride, self.groups)
             return PyramidSqueezeAttention(self.stride, self.psa_groups, self.dtype, name="psa")(y)
 
-        def norm(y: jax.Array, name: str) -> jax.Array:
+        def norm(
+            y: jax.Array, name: str, *, residual: jax.Array | None = None, relu: bool = False
+        ) -> jax.Array:
             if self.norm == "folded":
-                return y
+                y = y if residual is None else residual + y
+                return nn.relu(y) if relu else y
             bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name=name)
-            return bn(y, use_running_average=use_running_average)
+            return bn(y, use_running_average=use_running_average, residual=residual, relu=relu)
 
         inner = self.inner_width or self.width
-        if self.bottleneck:
-            features = 4 * self.width
-            y = nn.relu(norm(conv(x, "conv1", inner, 1, 1), "bn1"))
-            y = nn.relu(norm(mix(y), "bn2"))
-            y = norm(conv(y, "conv3", features, 1, 1), "bn3")
-        else:
-            features = self.width
-            y = nn.relu(norm(conv(x, "conv1", features, 3, self.stride), "bn1"))
-            y = norm(conv(y, "conv2", features, 3, 1), "bn2")
+        features = 4 * self.width if self.bottleneck else self.width
+        shortcut = x
         if self.stride != 1 or x.shape[-1] != features:
-            x = norm(conv(x, "downsample_conv", features, 1, self.stride), "downsample_bn")
+            shortcut = norm(conv(x, "downsample_conv", features, 1, self.stride), "downsample_bn")
+        if self.bottleneck:
+            y = norm(conv(x, "conv1", inner, 1, 1), "bn1", relu=True)
+            y = norm(mix(y), "bn2", relu=True)
+            y, last = conv(y, "conv3", features, 1, 1), "bn3"
+        else:
+            y = norm(conv(x, "conv1", features, 3, self.stride), "bn1", relu=True)
+            y, last = conv(y, "conv2", features, 3, 1), "bn2"
+        if not (self.squeeze_excite or self.spatial_gate):
+            return norm(y, last, residual=shortcut, relu=True)
+        y = norm(y, last)
         if self.squeeze_excite:
             y = scale_channels(y, SqueezeExcite(name="se")(y))
         if self.spatial_gate:
             gate = SpatialGate(self.bn_axis_name, name="spatial_gate")
             y = scale_positions(y, gate(y, use_running_average=use_running_average))
-        return nn.relu(x + y)
+        return nn.relu(shortcut + y)
 
 
 class ResNet(nn.Module):
@@ -157,8 +163,10 @@ class ResNet(nn.Module):
         )(images)
         if self.norm == "batch":
             bn = BatchNorm(axis_name=self.bn_axis_name, dtype=self.dtype, name="bn1")
-            x = bn(x, use_running_average=frozen)
-        x = record(self, endpoints, "stem", nn.relu(x))
+            x = bn(x, use_running_average=frozen, relu=True)
+        else:
+            x = nn.relu(x)
+        x = record(self, endpoints, "stem", x)
         if self.stem_pool:
             x = max_pool(x)
         for stage, size in enumerate(self.stage_sizes, start=1):

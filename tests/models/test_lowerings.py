@@ -1,0 +1,165 @@
+"""Each measured form against the plain one: the same values, the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wbc_jax.models import lowerings
+from wbc_jax.models.batch_norm import batch_moments, normalise
+from wbc_jax.models.channel_sums import channel_sums
+from wbc_jax.models.layers import convolve
+from wbc_jax.models.lowerings import Form, forms
+from wbc_jax.models.pooling import max_pool
+
+NATIVE: dict[str, Form] = {
+    "pointwise": "native",
+    "dense": "native",
+    "channel_sums": "native",
+    "max_pool": "native",
+}
+
+
+def normal(*shape: int, seed: int = 0, mean: float = 0.0) -> jax.Array:
+    return jnp.asarray((np.random.default_rng(seed).normal(size=shape) + mean).astype(np.float32))
+
+
+def assert_same_in(
+    chosen: dict[str, Form], function: Callable[..., Any], *args: jax.Array, atol: float = 1e-5
+) -> None:
+    """Value and pull-back of a random cotangent, in the chosen forms and in the native ones."""
+
+    def both(*args: jax.Array) -> Any:
+        value, pull = jax.vjp(function, *args)
+        cotangent = normal(*value.shape, seed=9)
+        return value, pull(cotangent)
+
+    results = []
+    for table in (chosen, {**chosen, **NATIVE}):
+        with forms(**table):
+            results.append(jax.jit(lambda *args: both(*args))(*args))  # a new function: nothing cached
+    for ours, plain in zip(*map(jax.tree.leaves, results), strict=True):
+        scale = max(1.0, float(jnp.max(jnp.abs(plain))))
+        np.testing.assert_allclose(ours / scale, plain / scale, atol=atol)
+
+
+# 196 pixels go in blocks of 28; 121 in blocks of 11; 13 x 17 has no fitting block but 13 and 17; 31 none at all.
+@pytest.mark.parametrize("size", [(14, 14), (11, 11), (13, 17), (31, 1)], ids=str)
+def test_channel_sums_in_blocks_equal_sums_in_float64(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbc_jax.models.channel_sums._WORTH_A_LOOP", 0)
+    x, g = normal(3, *size, 5, mean=2.0), normal(3, *size, 5, seed=1)
+    with forms(channel_sums="blocked"):
+        total, product = channel_sums(lambda x, g: (x, x * g), x, g)
+    exact_x, exact_g = (np.asarray(v, np.float64) for v in (x, g))
+    np.testing.assert_allclose(total, exact_x.sum((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(product, (exact_x * exact_g).sum((0, 1, 2)), atol=1e-3)
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+@pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "residual"])
+def test_fused_batch_norm_equals_the_plain_one(
+    relu: bool, with_residual: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wbc_jax.models.channel_sums._WORTH_A_LOOP", 0)
+    x, residual = normal(3, 6, 7, 8, mean=0.4), normal(3, 6, 7, 8, seed=1)
+    scale, bias, shift = normal(8, seed=2), normal(8, seed=3), normal(8, seed=4)
+
+    def norm(x: jax.Array, residual: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        moments = batch_moments(x, shift=shift)
+        factor = scale * jax.lax.rsqrt(moments.var + 1e-5)
+        added = residual if with_residual else None
+        return normalise(x, moments.mean, factor, bias, residual=added, relu=relu)
+
+    assert_same_in({"channel_sums": "blocked"}, norm, x, residual, scale, bias)
+
+
+def test_fused_batch_norm_under_vmap_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wbc_jax.models.channel_sums._WORTH_A_LOOP", 0)
+
+    def norm(x: jax.Array) -> jax.Array:
+        moments = batch_moments(x)
+        return normalise(x, moments.mean, jax.lax.rsqrt(moments.var + 1e-5), jnp.zeros(4), relu=True)
+
+    assert_same_in({"channel_sums": "blocked"}, jax.vmap(norm), normal(2, 3, 4, 5, 4))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 2)], ids=str)
+def test_max_pool_sends_its_gradient_to_the_first_maximum(size: tuple[int, int]) -> None:
+    x = jnp.round(normal(2, *size, 3))  # whole numbers: most windows hold their maximum more than once
+    assert_same_in({"max_pool": "parity"}, max_pool, x, atol=1e-7)
+
+
+CONVOLUTIONS = [
+    # height, width, channels, features, kernel, stride, padding
+    pytest.param(14, 16, 5, 6, 3, 1, 1, id="winograd"),
+    pytest.param(15, 17, 5, 6, 3, 1, 1, id="winograd-odd"),
+    pytest.param(7, 7, 5, 6, 3, 1, 1, id="patches"),
+    pytest.param(16, 15, 5, 6, 3, 2, 1, id="patches-stride-2"),
+    pytest.param(16, 13, 5, 6, 5, 3, 1, id="patches-stride-3"),
+    pytest.param(20, 17, 3, 6, 7, 2, 3, id="folded-stem"),
+    pytest.param(21, 16, 3, 6, 3, 2, 1, id="folded-small-stem"),
+]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "features", "kernel", "stride", "padding"), CONVOLUTIONS
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_weight_gradient_by_products_equals_the_native_one(
+    height: int, width: int, channels: int, features: int, kernel: int, stride: int, padding: int, batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("wbc_jax.models.dense_convolution._WORTH_PRODUCTS", 0)
+    monkeypatch.setattr("wbc_jax.models.dense_convolution._LEAST_FEATURES", 0)
+    x, w = normal(batch, height, width, channels), normal(kernel, kernel, channels, features, seed=1)
+    form: Form = "products"
+    assert_same_in({"dense": form}, lambda x, w: convolve(x, w, stride=stride, padding=padding), x, w)
+
+
+@pytest.mark.parametrize("size", [16, 8], ids=["winograd", "patches"])
+def test_weight_gradients_keep_bfloat16(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wbc_jax.models.dense_convolution._WORTH_PRODUCTS", 0)
+    x, w = jnp.ones((1, size, size, 4), jnp.bfloat16), jnp.ones((3, 3, 4, 32), jnp.bfloat16)
+
+    def pull(x: jax.Array, w: jax.Array) -> Any:
+        y, back = jax.vjp(lambda x, w: convolve(x, w, padding=1), x, w)
+        return back(y)
+
+    with forms(dense="products"):
+        shapes = jax.eval_shape(pull, x, w)
+    assert [s.dtype for s in shapes] == [jnp.bfloat16, jnp.bfloat16]
+
+
+def test_bfloat16_keeps_its_type_and_follows_float32() -> None:
+    x = normal(2, 4, 4, 6).astype(jnp.bfloat16)
+
+    def norm(x: jax.Array) -> jax.Array:
+        moments = batch_moments(x)
+        return normalise(x, moments.mean, jax.lax.rsqrt(moments.var + 1e-5), jnp.zeros(6), relu=True)
+
+    with forms(channel_sums="blocked"):
+        y, pull = jax.vjp(norm, x)
+        (d_x,) = pull(y)
+    assert y.dtype == d_x.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), norm(x.astype(jnp.float32)), atol=2e-2)
+
+
+def test_a_backend_without_measurements_computes_every_kind_natively(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {kind for _, kind in lowerings.WINNERS}
+    for backend in ("gpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert {lowerings.form_of(kind) for kind in kinds} == {"native"}
+
+
+def test_overrides_end_with_their_block() -> None:
+    before = lowerings.form_of("pointwise")
+    with forms(pointwise="native"):
+        assert lowerings.form_of("pointwise") == "native"
+    assert lowerings.form_of("pointwise") == before

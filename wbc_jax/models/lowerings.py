@@ -1,0 +1,46 @@
+"""Which form each kind of operation is computed in, per backend: the one switch, and the table of measured winners.
+
+All forms of a kind compute the same function. A kind that a backend does not list keeps XLA's native form: nobody
+has measured another there yet. That is so for every kind on gpu and tpu.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import jax
+
+Form = Literal["native", "dot", "split", "shifted", "products", "blocked", "parity"]
+
+# `python benchmarks/levers.py` measures each entry; its rows lie in benchmarks/results/cpu_levers.csv.
+WINNERS: dict[tuple[str, str], Form] = {
+    ("cpu", "pointwise"): "dot",
+    ("cpu", "grouped"): "split",
+    ("cpu", "depthwise"): "shifted",
+    ("cpu", "dense"): "products",
+    ("cpu", "channel_sums"): "blocked",
+    ("cpu", "max_pool"): "parity",
+}
+"""(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise`, `dense` convolutions (`layers.convolve`),
+`channel_sums` (batch normalisation), `max_pool` (its gradient)."""
+
+_overrides: dict[str, Form] = {}
+
+
+def form_of(kind: str) -> Form:
+    """The form of a kind on the default backend; read while a network is traced."""
+    return _overrides.get(kind) or WINNERS.get((jax.default_backend(), kind), "native")
+
+
+@contextlib.contextmanager
+def forms(**chosen: Form) -> Iterator[None]:
+    """Other forms for all that is traced inside, by kind: how a lever is measured and how a test compares forms."""
+    before = dict(_overrides)
+    _overrides.update(chosen)
+    try:
+        yield
+    finally:
+        _overrides.clear()
+        _overrides.update(before)

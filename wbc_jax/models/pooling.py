@@ -1,0 +1,81 @@
+"""Max-pooling, with a gradient that a CPU computes without searching each window twice."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wbc_jax.models.lowerings import form_of
+
+
+def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:
+    """Maximum over windows of (B, H, W, C), padded with -inf on both sides as torch does.
+
+    The gradient goes to the first maximum of a window, rows before columns.
+    """
+    if (size, stride, padding) == (3, 2, 1) and form_of("max_pool") == "parity":
+        return _halve(x)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    lowest = np.asarray(-np.inf, x.dtype)
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
+
+
+@jax.custom_vjp
+def _halve(x: jax.Array) -> jax.Array:
+    """3x3 windows, stride 2, padded by 1: window o covers rows 2o - 1 to 2o + 1."""
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(
+        x, np.asarray(-np.inf, x.dtype), jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads
+    )
+
+
+def _forward(x: jax.Array):
+    y = _halve(x)
+    return y, (x, y)
+
+
+def _backward(kept, cotangent: jax.Array):
+    x, y = kept
+    batch, height, width, channels = x.shape
+    first = _first_maximum(x, y)  # (B, H / 2, W / 2, C)
+
+    def share(position: int) -> jax.Array:
+        """What windows send to the pixel at that position of theirs, counted 0 to 8 by rows."""
+        return jnp.where(first == position, cotangent, jnp.zeros((), cotangent.dtype))
+
+    def next_row(share: jax.Array) -> jax.Array:
+        return jnp.pad(share[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))
+
+    def next_column(share: jax.Array) -> jax.Array:
+        return jnp.pad(share[:, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
+
+    # A pixel in an even row is the middle row of one window; in an odd row it is the last of one, the first of the
+    # next. So pixels fall into four kinds by the parity of their row and column.
+    even = share(4), share(5) + next_column(share(3))
+    odd = share(7) + next_row(share(1)), _corner_sum(share, next_row, next_column)
+    rows = [jnp.stack(pair, axis=3).reshape(batch, *y.shape[1:2], -1, channels) for pair in (even, odd)]
+    d_x = jnp.stack(rows, axis=2).reshape(batch, -1, rows[0].shape[2], channels)  # (B, 2 H', 2 W', C)
+    return (d_x[:, :height, :width],)
+
+
+def _corner_sum(share, next_row, next_column) -> jax.Array:
+    above = share(8) + next_column(share(6))
+    return above + next_row(share(2) + next_column(share(0)))
+
+
+def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """int32, shape of y: position in each window, 0 to 8 by rows, of its first maximum; 9 where y is NaN."""
+    height, width = y.shape[1:3]
+    lowest = np.asarray(-np.inf, x.dtype)
+    # Enough padding below and right for odd and even sizes alike.
+    padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=lowest)
+    first = jnp.full(y.shape, 9, jnp.int32)
+    for position in reversed(range(9)):
+        row, column = divmod(position, 3)
+        value = padded[:, row : row + 2 * height : 2, column : column + 2 * width : 2]
+        first = jnp.where(value == y, position, first)
+    return first
+
+
+_halve.defvjp(_forward, _backward)
