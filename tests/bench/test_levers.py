@@ -1,0 +1,47 @@
+"""The lever benchmark on tiny work: every row compares the two forms it names."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import jax
+import pytest
+
+from wbc_jax.bench import lever_operations
+from wbc_jax.bench.lever_operations import OPERATIONS, Operation
+from wbc_jax.bench.levers import LeverOptions, run_levers
+from wbc_jax.errors import UsageError
+from wbc_jax.models.layers import max_pool
+from wbc_jax.models.lowerings import WINNERS
+
+
+def test_operations_and_networks_get_a_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Operation("max-pool 8^2 x 4", (8, 8, 4), (), max_pool)
+    monkeypatch.setattr(lever_operations, "OPERATIONS", {"max_pool": (tiny,)})
+    out = tmp_path / "levers.csv"
+    options = LeverOptions(
+        levers=("max_pool",), models=("resnet_tiny",), batch_size=2, image_size_px=32,
+        warmup_steps=0, timed_steps=1, repeats=1, out=out,
+    )  # fmt: skip
+    assert run_levers(options) == 0
+    with out.open(newline="") as file:
+        operation, network = csv.DictReader(file)
+    assert (operation["subject"], network["subject"]) == ("max-pool 8^2 x 4", "resnet_tiny training step")
+    for row in (operation, network):
+        assert row["lever"] == "max_pool=parity"
+        ratio = float(row["without_ms"]) / float(row["with_ms"])
+        assert float(row["ratio"]) == pytest.approx(ratio, rel=1e-2)
+
+
+def test_every_winner_on_a_cpu_has_operations_that_trace() -> None:
+    for kind in {kind for backend, kind in WINNERS if backend == "cpu"}:
+        for operation in OPERATIONS[kind]:
+            shapes = ((2, *operation.map_shape), *operation.weight_shapes)
+            result = jax.eval_shape(operation.apply, *(jax.ShapeDtypeStruct(s, "float32") for s in shapes))
+            assert result.ndim == 4
+
+
+def test_unknown_levers_are_refused() -> None:
+    with pytest.raises(UsageError, match="no lever poolwise"):
+        run_levers(LeverOptions(levers=("poolwise",)))

@@ -1,0 +1,98 @@
+"""Operations that the levers change, at the shapes ResNet50, SE-ResNeXt50 and DenseNet121 have them at 224 px."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wbc_jax.models.batch_norm import batch_moments, normalise
+from wbc_jax.models.layers import convolve
+from wbc_jax.models.pooling import max_pool
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A function of one map and of weights, measured forward and backward.
+
+    Attributes:
+        name: as printed.
+        map_shape: (H, W, C).
+        weight_shapes: of further arguments; all get gradients.
+        apply: (map, *weights) -> map.
+    """
+
+    name: str
+    map_shape: tuple[int, int, int]
+    weight_shapes: tuple[tuple[int, ...], ...]
+    apply: Callable[..., jax.Array]
+
+
+def _convolution(
+    side: int, channels: int, features: int, size: int, stride: int = 1, groups: int = 1
+) -> Operation:
+    def apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve(x, kernel, stride=stride, padding=size // 2, groups=groups)
+
+    marks = f"{'' if stride == 1 else f' /{stride}'}{'' if groups == 1 else f', {groups} groups'}"
+    name = f"{size}x{size} {side}^2 {channels}->{features}{marks}"
+    return Operation(name, (side, side, channels), ((size, size, channels // groups, features),), apply)
+
+
+def _batch_norm(side: int, channels: int) -> Operation:
+    def apply(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        moments = batch_moments(x)
+        factor = scale * jax.lax.rsqrt(moments.var + 1e-5)
+        return normalise(x, moments.mean, factor, bias, relu=True)
+
+    name = f"BatchNorm + ReLU {side}^2 x {channels}"
+    return Operation(name, (side, side, channels), ((channels,), (channels,)), apply)
+
+
+OPERATIONS: dict[str, tuple[Operation, ...]] = {
+    "pointwise": (
+        _convolution(56, 64, 256, 1),
+        _convolution(28, 512, 128, 1),
+        _convolution(14, 256, 1024, 1),
+        _convolution(7, 2048, 512, 1),
+    ),
+    "depthwise": (_convolution(56, 144, 144, 3, groups=144),),
+    "grouped": (_convolution(56, 128, 128, 3, groups=32), _convolution(14, 512, 512, 3, groups=32)),
+    "dense": (
+        _convolution(224, 3, 64, 7, 2),
+        _convolution(56, 64, 64, 3),
+        _convolution(28, 128, 128, 3),
+        _convolution(28, 256, 256, 3, 2),
+        _convolution(14, 256, 256, 3),
+        _convolution(7, 512, 512, 3),
+        _convolution(28, 128, 32, 3),
+    ),
+    "channel_sums": (_batch_norm(112, 64), _batch_norm(56, 256), _batch_norm(14, 1024), _batch_norm(7, 2048)),
+    "max_pool": (Operation("max-pool 3x3 /2 112^2 x 64", (112, 112, 64), (), max_pool),),
+}
+"""By kind, as in `lowerings.WINNERS`."""
+
+
+def gradient_chain(operation: Operation, batch_size: int) -> Callable[[int], object]:
+    """Compile value and all gradients of an operation now; `run(steps)` carries them out one after the other."""
+    rng = np.random.default_rng(0)
+    shapes = ((batch_size, *operation.map_shape), *operation.weight_shapes)
+    args = tuple(jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
+    y = jax.eval_shape(operation.apply, *args)
+    cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32))
+
+    def both(cotangent: jax.Array, *args: jax.Array) -> tuple[jax.Array, Any]:
+        value, pull = jax.vjp(operation.apply, *args)
+        return value, pull(cotangent)
+
+    compiled = jax.jit(both).lower(cotangent, *args).compile()
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            jax.block_until_ready(compiled(cotangent, *args))
+
+    return run
