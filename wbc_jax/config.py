@@ -98,7 +98,8 @@ class ModelConfig:
     fold_map: bool = False
     """Merge the BatchNorms of DAFFNet's frozen attribute predictor into its convolutions."""
     pretrained: str | None = None
-    """Weights to start from: torchvision .pth or .safetensors of this network; None: random."""
+    """Weights to start from: .pth or .safetensors of this network, for WBC-AMNet also of its trunk, in torchvision's or
+    timm's names or ours, or a run; None: random."""
     pretrained_resnet: str | None = None
     """ImageNet weights of SCAM's ResNet branch, .pth or .safetensors; None: random (Table 8)."""
     pretrained_densenet: str | None = None

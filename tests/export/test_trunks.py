@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from wbc_jax.errors import UsageError
 from wbc_jax.export.trunks import torchvision_trunks, variables_from_trunks, write_trunks
 from wbc_jax.models import create_model
 from wbc_jax.weights.merge import flatten
+from wbc_jax.weights.naming import leaves
 
 
 def variables_of(name: str, size: int = 32, **fields: Any) -> tuple[Any, dict[str, Any]]:
@@ -65,6 +67,29 @@ def test_the_way_back_restores_every_array(tmp_path: Path) -> None:
     back = flatten(variables_from_trunks(files, trunks, zeros))
     for name, leaf in flatten(variables).items():
         np.testing.assert_array_equal(back[name], leaf, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "num_classes"),
+    [("amnet", "se_resnext50_32x4d", None), ("map_resnet50", "resnet50", 1000), ("dpn68", "dpn68", 3)],
+)
+def test_trunks_of_other_networks_under_their_librarys_names(
+    tmp_path: Path, name: str, arch: str, num_classes: int | None
+) -> None:
+    model, variables = variables_of(name)
+    trunks = torchvision_trunks(name, model, variables)
+    assert list(trunks.values()) == [arch]
+    files = write_trunks(tmp_path / "net.safetensors", trunks, variables)
+    (file,) = files.values()
+    assert file.name == ("net.safetensors" if arch == name else "net_trunk.safetensors")
+    assert {key: array.shape for key, array in load_file(file).items()} == {
+        leaf.torch_name: leaf.torch_shape for leaf in leaves(arch, num_classes)
+    }
+    back = flatten(variables_from_trunks(files, trunks, jax.tree.map(np.zeros_like, variables)))
+    inside = [path for path in back if arch == name or path.split("/")[1] == "trunk"]
+    assert len(inside) == len(leaves(arch, num_classes))
+    for path in inside:
+        np.testing.assert_array_equal(back[path], flatten(variables)[path], err_msg=path)
 
 
 @pytest.mark.parametrize(

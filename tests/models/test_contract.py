@@ -5,99 +5,21 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contracts import FAMILIES, NETWORKS, SMALL, family_of
 from flax import traverse_util
 
 from wbc_jax.errors import UsageError
 from wbc_jax.models import create_model, list_models, model_fields
 from wbc_jax.models.densenet import DenseNet
 from wbc_jax.models.endpoints import tap_variables
-
-NETWORKS = list_models()
-# One small network of each structure: basic and bottleneck blocks, both stems, both trunks, the composition.
-SMALL: dict[str, dict[str, Any]] = {
-    "resnet_tiny": {"width": 4},
-    "resnet50": {"width": 4, "stage_sizes": (1, 2)},
-    "densenet_tiny": {"width": 8, "growth": 4, "block_sizes": (2, 2)},
-    "densenet121": {"width": 8, "growth": 4, "block_sizes": (2, 1)},
-    "scam_tiny": {"projection_features": 32, "hidden_features": 16, "cut": "14"},
-    "epsanet_tiny": {"stage_sizes": (1, 2)},
-    "map_tiny": {"feature_units": 8},
-    "vgg16": {"stage_sizes": (1, 2), "widths": (4, 8), "hidden_features": 16},
-    "alexnet": {"widths": (4, 6, 8, 6, 6), "hidden_features": 16},
-    "mobilenet_v2": {"stages": ((1, 8, 1, 1), (2, 8, 2, 2)), "stem_features": 8, "widened_features": 16},
-    "shufflenet_v2_x1_0": {
-        "stage_sizes": (2, 1),
-        "widths": (8, 12),
-        "stem_features": 8,
-        "widened_features": 16,
-    },
-    "vit_b_16": {"depth": 2, "features": 8, "heads": 2, "mlp_features": 16, "image_size_px": 48},
-    "amnet_tiny": {},
-    "daffnet_tiny": {"semantic_units": 8, "map_gradient": True, "freeze_map": False},
-}
-# Depth repeats the same blocks: one of each is enough where only the contract is looked at.
-SHALLOW: dict[str, dict[str, Any]] = {
-    "resnet": {"stage_sizes": (1, 1, 1, 1)},
-    "densenet": {"block_sizes": (1, 1, 1, 1)},
-    "scam": {"resnet_name": "resnet_tiny", "densenet_name": "densenet_tiny"},
-    "resnext": {"stage_sizes": (1, 1, 1, 1)},
-    "se_resne": {"stage_sizes": (1, 1, 1, 1)},
-    "amnet": {"trunk_name": "se_resnext_tiny"},
-    "epsanet": {"stage_sizes": (1, 1, 1, 1)},
-    "map": {"trunk_name": "resnet_tiny"},
-    "vgg": {"stage_sizes": (1, 1, 1, 1, 1), "hidden_features": 64},
-    "alexnet": {"hidden_features": 64},
-    "mobilenet_v2": {"stages": ((1, 16, 1, 1), (6, 24, 2, 2))},
-    "shufflenet_v2": {"stage_sizes": (2, 1, 1)},
-    "vit": {"depth": 2, "image_size_px": 64},
-    "daffnet": {"semantic_name": "epsanet_tiny", "map_name": "map_tiny"},
-}
-HEADS = {
-    "resnet": "fc",
-    "resnext": "fc",
-    "se_resne": "fc",
-    "amnet": "fc",
-    "epsanet": "fc",
-    "densenet": "classifier",
-    "scam": "logits",
-    "map": "logits",
-    "vgg": "classifier",
-    "alexnet": "classifier",
-    "mobilenet_v2": "classifier",
-    "shufflenet_v2": "fc",
-    "vit": "classifier",
-    "daffnet": "logits",
-}
-# Endpoints that a network of each kind has at least, maps and vectors.
-MAPS = {
-    "resnet": {"stem", "stage1", "stage4"},
-    "resnext": {"stem", "stage1", "stage4"},
-    "se_resne": {"stem", "stage1", "stage4"},
-    "amnet": {"trunk/stage4", "attention/se_fused", "attention/se_ge", "attended"},
-    "epsanet": {"stem", "stage1", "stage4"},
-    "densenet": {"stem", "block1", "transition1"},
-    "scam": {"attended", "fused", "resnet", "densenet"},
-    "map": {"trunk/stem", "trunk/stage4"},
-    "vgg": {"stage1", "stage5"},
-    "alexnet": {"stem", "stage2", "stage5"},
-    "mobilenet_v2": {"stem", "stage1", "stage2", "widened"},
-    "shufflenet_v2": {"stem", "stage2", "stage4", "conv5"},
-    "vit": {"stem", "block1", "block2"},
-    "daffnet": {"semantic/stage4", "map/trunk/stage4"},
-}
-WITHOUT_NORM = ("alexnet", "vgg", "vit")
-"""Networks without BatchNorm, and so without statistics."""
-VECTORS = {
-    "map": {"features", "attribute_logits", "pre_logits"},
-    "daffnet": {"semantic", "attribute_logits", "morphology_code", "pre_logits"},
-}
-
+from wbc_jax.models.summary import count_parameters
+from wbc_jax.train.freeze import partition
 
 # These programs are small and run once: optimising them would take most of the time.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -107,80 +29,135 @@ def images(batch: int = 4, size: int = 32, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=(batch, size, size, 3)), jnp.float32)
 
 
-def init_shapes(model: Any) -> Any:
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images(size=64))
+def init_shapes(model: Any, size: int = 64) -> Any:
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images(size=size))
 
 
 def small(name: str, num_classes: int | None = 3, **fields: Any) -> tuple[Any, Any]:
     model = create_model(name, num_classes=num_classes, **{**SMALL[name], **fields})
-    init = compiled(lambda key: model.init(key, images(size=small_size(name)), train=False))
+    size = family_of(name).size_px
+    init = compiled(lambda key: model.init(key, images(size=size), train=False))
     return model, init(jax.random.key(1))
 
 
-def small_size(name: str) -> int:
-    return 64 if name == "alexnet" else 32
+def test_the_table_is_complete() -> None:
+    assert set(NETWORKS) == set(list_models())
+    assert {family for family, _, _ in NETWORKS.values()} == set(FAMILIES)
+    assert all(family.small for family in FAMILIES.values())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_total_of_parameters(name: str) -> None:
+    _, classes, total = NETWORKS[name]
+    variables = init_shapes(create_model(name, num_classes=classes), size=224)
+    assert count_parameters(variables["params"]) == total
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_endpoints_and_head(name: str) -> None:
     """Shapes only, at full width: training and evaluation alike, with another head than the ImageNet one."""
-    kind = next(kind for kind in HEADS if name.startswith(kind))
-    fields = SHALLOW[kind] if "tiny" not in name else {}
+    family = family_of(name)
+    size = max(64, family.size_px)
+    fields = family.shallow if "tiny" not in name else {}
     model = create_model(name, num_classes=7, dtype=jnp.bfloat16, **fields)
-    variables = init_shapes(model)
-    assert set(variables) == ({"params"} if kind in WITHOUT_NORM else {"params", "batch_stats"})
+    variables = init_shapes(model, size)
+    assert set(variables) == ({"params", "batch_stats"} if family.normed else {"params"})
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    logits, endpoints = jax.eval_shape(lambda v: model.apply(v, images(size=64), train=False), variables)
+    logits, endpoints = jax.eval_shape(lambda v: model.apply(v, images(size=size), train=False), variables)
     assert (logits.shape, logits.dtype) == ((4, 7), jnp.float32)
     maps = {n: e for n, e in endpoints.items() if e.ndim == 4 and n != "spatial_gate"}
     vectors = {n: e for n, e in endpoints.items() if n not in maps}
     assert {e.dtype for e in maps.values()} == {jnp.dtype("bfloat16")}
     assert {e.dtype for e in vectors.values()} == {jnp.dtype("float32")}
-    assert VECTORS.get(kind, {"pooled", "pre_logits"}) <= set(vectors)
-    assert MAPS[kind] <= set(maps)
+    assert family.vectors <= set(vectors)
+    assert family.maps <= set(maps)
 
     def train(variables: Any) -> Any:
         rngs = {"dropout": jax.random.key(0)}
-        return model.apply(variables, images(size=64), train=True, mutable=["batch_stats"], rngs=rngs)
+        return model.apply(variables, images(size=size), train=True, mutable=["batch_stats"], rngs=rngs)
 
     (logits, _), updated = jax.eval_shape(train, variables)
     before, after = (tree.get("batch_stats", {}) for tree in (variables, updated))
     assert jax.tree.structure(before) == jax.tree.structure(after)
 
-    other = init_shapes(create_model(name, num_classes=3, **fields))
+    other = init_shapes(create_model(name, num_classes=3, **fields), size)
     leaves, others = (traverse_util.flatten_dict(v["params"], sep="/") for v in (variables, other))
     changed = {path for path in leaves if leaves[path].shape != others[path].shape}
-    assert changed == {f"{HEADS[kind]}/kernel", f"{HEADS[kind]}/bias"}
+    assert changed == {f"{family.head}/kernel", f"{family.head}/bias"}
     assert leaves.keys() == others.keys()
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [(name, jnp.bfloat16 if name in ("resnet50", "densenet_tiny") else jnp.float32) for name in SMALL],
-)
-def test_every_parameter_learns(name: str, dtype: Any) -> None:
-    """Gradients are finite and no leaf is left out, under jit, with dropout and batch statistics."""
-    model, variables = small(name, dtype=dtype)
+class Computed(NamedTuple):
+    """What one compiled program of a small network gives."""
 
-    @compiled
-    @jax.grad
-    def differentiate(params: Any) -> jax.Array:
-        (logits, endpoints), _ = model.apply(
+    variables: Any
+    gradients: Any
+    logits: jax.Array
+    logits_bf16: jax.Array
+    frozen_statistics: Any
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def computed(request: pytest.FixtureRequest) -> tuple[str, Computed]:
+    name = request.param
+    model, variables = small(name)
+    narrow = create_model(name, num_classes=3, **SMALL[name], dtype=jnp.bfloat16)
+    batch = images(size=family_of(name).size_px)
+
+    def train(params: Any, **options: Any) -> Any:
+        return model.apply(
             {**variables, "params": params},
-            images(size=small_size(name)),
+            batch,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(2)},
+            **options,
         )
+
+    def loss(params: Any) -> jax.Array:
+        (logits, endpoints), _ = train(params)
         class_loss = -jax.nn.log_softmax(logits)[jnp.arange(4), jnp.arange(4) % 3].mean()
         if "attribute_logits" not in endpoints:
             return class_loss
         return class_loss + jnp.square(endpoints["attribute_logits"] - 1.0).mean()
 
-    for path, leaf in traverse_util.flatten_dict(differentiate(variables["params"]), sep="/").items():
+    @compiled
+    def compute(variables: Any) -> Any:
+        logits, _ = model.apply(variables, batch, train=False)
+        logits_bf16, _ = narrow.apply(variables, batch, train=False)
+        _, frozen = train(variables["params"], use_running_average=True)
+        return jax.grad(loss)(variables["params"]), logits, logits_bf16, frozen.get("batch_stats", {})
+
+    return name, Computed(variables, *compute(variables))
+
+
+def test_every_parameter_learns(computed: tuple[str, Computed]) -> None:
+    """Gradients are finite and no leaf is left out, under jit, with dropout and batch statistics."""
+    _, result = computed
+    for path, leaf in traverse_util.flatten_dict(result.gradients, sep="/").items():
         assert leaf.dtype == jnp.float32, path
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0.0, path
+
+
+def test_bfloat16_answers_nearly_alike(computed: tuple[str, Computed]) -> None:
+    """Eight bits of mantissa through a few layers: within a tenth of the logits' size, and not the same."""
+    _, result = computed
+    assert result.logits_bf16.dtype == jnp.float32
+    size = np.abs(result.logits).max()
+    difference = np.abs(result.logits_bf16 - result.logits).max()
+    assert 0.0 < difference < 0.1 * max(1.0, float(size))
+
+
+def test_frozen_norms_and_layers_stay(computed: tuple[str, Computed]) -> None:
+    """Statistics do not move in a training pass with `use_running_average`; all but the head can be frozen."""
+    name, result = computed
+    before = result.variables.get("batch_stats", {})
+    jax.tree.map(np.testing.assert_array_equal, before, result.frozen_statistics)
+    params, head = result.variables["params"], family_of(name).head
+    trainable, frozen = partition(params, tuple(part for part in params if part != head))
+    assert set(trainable) == {head}
+    assert count_parameters(trainable) + count_parameters(frozen) == count_parameters(params)
 
 
 @pytest.mark.parametrize("name", ["resnet_tiny", "densenet_tiny", "scam_tiny"])
@@ -339,9 +316,9 @@ def test_images_too_small_for_densenet_are_refused() -> None:
         jax.eval_shape(lambda: model.init(jax.random.key(0), images(size=24), train=False))
 
 
-@pytest.mark.parametrize(("name", "least_px"), [("alexnet", 63), ("vgg16", 32)])
+@pytest.mark.parametrize(("name", "least_px"), [("alexnet", 63), ("vgg16", 32), ("inception_v4", 75)])
 def test_images_that_pooling_would_leave_nothing_of_are_refused(name: str, least_px: int) -> None:
-    model = create_model(name, num_classes=5, hidden_features=8)
+    model = create_model(name, num_classes=5)
     with pytest.raises(UsageError, match=f"{least_px} px or more"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), images(size=least_px - 1), train=False))
     logits, _ = jax.eval_shape(

@@ -13,7 +13,7 @@ from wbc_jax.errors import UsageError, WeightsError
 from wbc_jax.weights.download import Release, fetch_pretrained
 from wbc_jax.weights.load import convert_torchvision, load_variables, save_variables, to_torchvision
 from wbc_jax.weights.merge import flatten, unflatten
-from wbc_jax.weights.naming import ARCHITECTURES, head_name, leaves
+from wbc_jax.weights.naming import ARCHITECTURES, head_name, leaves, remark
 from wbc_jax.weights.readers import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, read_arrays, write_arrays
 
 Direction = Literal["to_flax", "to_torch"]
@@ -50,6 +50,7 @@ class ConversionReport:
         arrays: arrays in the output, running statistics included.
         num_classes: classes of the head; None: a trunk without head.
         new_head: whether that head is freshly initialised.
+        remark: what a user of these weights should know, if anything.
     """
 
     arch: str
@@ -60,12 +61,14 @@ class ConversionReport:
     arrays: int
     num_classes: int | None
     new_head: bool
+    remark: str | None = None
 
     def __str__(self) -> str:
         head = "no head" if self.num_classes is None else f"head of {self.num_classes} classes"
         if self.new_head:
             head += " (newly initialised)"
-        return f"{self.output}: {self.arch}, {self.parameters:,} parameters in {self.arrays} arrays, {head}"
+        line = f"{self.output}: {self.arch}, {self.parameters:,} parameters in {self.arrays} arrays, {head}"
+        return line if self.remark is None else f"{line}\nnote: {self.remark}"
 
 
 def convert(options: ConvertOptions) -> ConversionReport:
@@ -104,7 +107,12 @@ def convert_file(
         WeightsError: input or output that does not fit or cannot be read or written; all misfits listed.
     """
     input, output = Path(input), Path(output)
-    variables = convert_torchvision(arch, input) if direction == "to_flax" else load_variables(input)
+    note = None
+    if direction == "to_flax":
+        state = read_arrays(input)[0]
+        variables, note = convert_torchvision(arch, state, where=str(input)), remark(arch, state)
+    else:
+        variables = load_variables(input)
     variables, new_head = _with_head(arch, variables, num_classes)
     if direction == "to_flax":
         save_variables(output, variables, {"arch": arch, "source": input.name})
@@ -124,6 +132,7 @@ def convert_file(
         arrays=len(flat),
         num_classes=None if head is None else head.shape[1],
         new_head=new_head,
+        remark=note,
     )
 
 

@@ -55,7 +55,7 @@ class ExportOptions:
 
     format: Literal["safetensors", "stablehlo", "torch"]
     """safetensors: all weights under our names; stablehlo: one program, uint8 images in, probabilities out; torch: a
-    state dict of each trunk under torchvision's names."""
+    state dict of each trunk under torchvision's names, timm's where torchvision lacks it."""
     out: Path
     """File to write: .safetensors, .stablehlo, or .pth; with a card, <out>.json, beside it. A network of several
     trunks gives a file each, such as <out>_resnet.pth."""
@@ -232,7 +232,7 @@ def _check(options: ExportOptions) -> None:
     suffixes = _SUFFIXES[options.format]
     if options.out.suffix not in suffixes:
         problems.append(f"out {options.out}: {options.format} must end in {' or '.join(suffixes)}")
-    taken = [options.out, *(trunks.trunk_path(options.out, part) for part in ("resnet", "densenet"))]
+    taken = [options.out, *(trunks.trunk_path(options.out, part) for part in ("resnet", "densenet", "trunk"))]
     existing = [str(path) for path in taken if path.exists()]
     if existing and not options.overwrite:
         problems.append(f"out: {', '.join(existing)} exists; it is replaced only with --overwrite")

@@ -1,4 +1,4 @@
-"""Trained trunks as torchvision's modules load them."""
+"""Trained trunks as torchvision's modules load them, or timm's where torchvision has no such network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIXES = (*TORCH_SUFFIXES, SAFETENSORS_SUFFIX)
 
 
 def torchvision_trunks(name: str, model: Any, variables: Mapping[str, Any]) -> dict[str, str]:
-    """Branch -> torchvision architecture of each trunk in a network; the branch "" is the whole network.
+    """Branch -> torch architecture of each trunk in a network; the branch "" is the whole network.
 
     Args:
         name: of the network, as in `create_model`.
@@ -26,11 +26,13 @@ def torchvision_trunks(name: str, model: Any, variables: Mapping[str, Any]) -> d
         variables: its variables.
 
     Raises:
-        UsageError: it has a trunk that torchvision does not have, or one that is cut short.
+        UsageError: it has a trunk that neither torchvision nor timm has, or one that is cut short.
     """
     if hasattr(model, "resnet_name"):
         trunks = {"resnet": model.resnet_name, "densenet": model.densenet_name}
         trunks = {part: arch for part, arch in trunks.items() if part in variables["params"]}
+    elif hasattr(model, "trunk_name"):
+        trunks = {"trunk": model.trunk_name}
     else:
         trunks = {"": name}
     unknown = [arch for arch in trunks.values() if arch not in ARCHITECTURES]

@@ -217,6 +217,8 @@ RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False},
     "resnet34": {"stage_sizes": (3, 4, 6, 3), "bottleneck": False},
     "resnet50": _RESNET50,
+    # The comparison tables' "DistResNet": ResNet50 itself, trained by that vendor's recipe for many devices.
+    "dist_resnet50": _RESNET50,
     "resnet101": {"stage_sizes": (3, 4, 23, 3), "bottleneck": True},
     "resnet152": {"stage_sizes": (3, 8, 36, 3), "bottleneck": True},
     "resnext50_32x4d": {**_RESNET50, "groups": 32, "width_per_group": 4},

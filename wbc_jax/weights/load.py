@@ -19,6 +19,7 @@ from wbc_jax.weights.naming import (
     NameReport,
     fitting_architecture,
     from_torch,
+    objection,
     to_torch,
 )
 from wbc_jax.weights.readers import as_float32, as_numpy, read_arrays, write_arrays
@@ -69,7 +70,9 @@ def save_variables(
     write_arrays(path, arrays, {**(metadata or {}), "format": FORMAT, "format_version": FORMAT_VERSION})
 
 
-def convert_torchvision(arch: str, source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
+def convert_torchvision(
+    arch: str, source: Path | str | Mapping[str, Any], *, where: str = "the state dict given"
+) -> dict[str, Any]:
     """Flax variables from weights of another library, matched by name.
 
     Accepts torchvision's names, for SE networks those of timm, Cadene and Paddle v1.7 (see `naming.spellings`), a
@@ -79,6 +82,7 @@ def convert_torchvision(arch: str, source: Path | str | Mapping[str, Any]) -> di
     Args:
         arch: `"resnet50"`, `"densenet121"`, …
         source: a `.pth` or `.safetensors` file, or a state dict of arrays or tensors.
+        where: of a state dict, for the error.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` with float32 NumPy leaves; `num_batches_tracked` is dropped.
@@ -89,7 +93,7 @@ def convert_torchvision(arch: str, source: Path | str | Mapping[str, Any]) -> di
     """
     _known(arch)
     if isinstance(source, Mapping):
-        state, where = {str(name): as_numpy(value) for name, value in source.items()}, "the state dict given"
+        state = {str(name): as_numpy(value) for name, value in source.items()}
     else:
         state, where = read_arrays(Path(source))[0], str(source)
     return _from_torch_arrays(arch, state, where)
@@ -202,6 +206,13 @@ def _from_torch_arrays(arch: str, state: Mapping[str, np.ndarray], where: str) -
     flat, report = from_torch(arch, state)
     if not report.ok:
         raise _misfit(arch, report, where, fitting_architecture(state))
+    if reason := objection(arch, state):
+        raise WeightsError(
+            f"these are the weights of {reason}",
+            expected="weights of a network with the stride in the 3x3 convolution, such as timm's seresnet50",
+            where=where,
+            remedy="take timm's seresnet50, or SE-ResNeXt50, which has its stride there with every publisher",
+        )
     return unflatten(as_float32(flat, where))
 
 

@@ -8,7 +8,7 @@ the library whose weights people use: timm for the SE networks.
 from wbc_jax.weights.naming.leaf import Leaf
 from wbc_jax.weights.naming.match import fitting_architecture, from_torch, to_torch
 from wbc_jax.weights.naming.report import NameReport, ShapeMismatch
-from wbc_jax.weights.naming.spellings import canonical_torch_name
+from wbc_jax.weights.naming.spellings import canonical_torch_name, objection, remark
 from wbc_jax.weights.naming.tables import (
     ARCHITECTURES,
     TORCHVISION_ARCHITECTURES,
@@ -30,6 +30,8 @@ __all__ = [
     "head_leaf",
     "head_name",
     "leaves",
+    "objection",
     "parameter_count",
+    "remark",
     "to_torch",
 ]

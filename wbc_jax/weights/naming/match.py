@@ -17,7 +17,7 @@ def from_torch(arch: str, state: Mapping[str, np.ndarray]) -> tuple[dict[str, np
     The number of classes is read from the head; a state dict without a head gives a trunk. The arrays are
     complete and right only if the report is `ok`; otherwise they are empty.
     """
-    named, repeated = canonical_state(state)
+    named, repeated = canonical_state(state, {leaf.torch_name for leaf in leaves(arch, 1)})
     classes = _head_size(named.get(head_leaf(arch).torch_name), class_axis=0)
     table = leaves(arch, classes)
     report = _compare({leaf.torch_name: leaf.torch_shape for leaf in table}, named, repeated)
@@ -62,7 +62,10 @@ def _compare(
 
 
 def _head_size(weight: np.ndarray | None, class_axis: int) -> int | None:
-    """Classes of a head's weight; None without one. Misshapen counts as 1000 and is then reported."""
+    """Classes of a head's weight, a matrix or a 1x1 convolution; None without one.
+
+    Misshapen counts as 1000 and is then reported.
+    """
     if weight is None:
         return None
-    return int(weight.shape[class_axis]) if weight.ndim == 2 else 1000
+    return int(weight.shape[class_axis]) if weight.ndim in (2, 4) else 1000

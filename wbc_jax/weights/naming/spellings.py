@@ -3,14 +3,13 @@
 Read: torchvision's DenseNet before 2018 and Vision Transformer before 2022, the SE networks of Cadene's
 pretrained-models.pytorch and of PaddlePaddle/models v1.7. Wrappers of DataParallel and torch.compile are removed.
 
-Cadene's SE-ResNeXt50 pools its stem without padding (ceil mode) where timm, Paddle and this package pad by 1: its
-weights fit, its map after the stem lies one pixel aside.
+Shapes do not tell all: see `objection` and `remark` for Cadene's networks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -38,8 +37,11 @@ _PADDLE_LEAF = {
 }
 
 
-def canonical_torch_name(name: str) -> str | None:
-    """The spelling of our tables of a state-dict key, or None for a counter that has no place here."""
+def canonical_torch_name(name: str, listed: Collection[str] = ()) -> str | None:
+    """The spelling of our tables of a state-dict key, or None for a counter that has no place here.
+
+    A name that is `listed`, by the table of the network in question, is right as it is.
+    """
     stripped = True
     while stripped:
         stripped = False
@@ -48,23 +50,51 @@ def canonical_torch_name(name: str) -> str | None:
                 name, stripped = name[len(wrapper) :], True
     if name.endswith("num_batches_tracked"):
         return None
+    if name in listed:
+        return name
     for pattern, replacement in _RENAMED:
         name = pattern.sub(replacement, name)
     return _from_paddle(name) or name
 
 
-def canonical_state(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def canonical_state(
+    state: Mapping[str, np.ndarray], listed: Collection[str] = ()
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """A state dict under the names and layouts of our tables, and the names that occurred under two spellings."""
     named: dict[str, np.ndarray] = {}
     repeated = []
     for raw, array in state.items():
-        name = canonical_torch_name(raw)
+        name = canonical_torch_name(raw, listed)
         if name is None:
             continue
         if name in named:
             repeated.append(name)
         named[name] = _paddle_matrix(raw, array)
     return named, tuple(repeated)
+
+
+def objection(arch: str, names: Iterable[str]) -> str | None:
+    """Why weights that fit by name and shape are still not that network's; None: they are."""
+    if arch == "se_resnet50" and _cadenes(names):
+        return (
+            "Cadene's SE-ResNet50 (timm: legacy_seresnet50): it strides in the first 1x1 convolution of a block, "
+            "this network in the 3x3"
+        )
+    return None
+
+
+def remark(arch: str, names: Iterable[str]) -> str | None:
+    """What a user of these weights should know; None: nothing."""
+    if arch == "se_resnext50_32x4d" and _cadenes(names):
+        return (
+            "Cadene's network pools its stem without padding (ceil mode), this one pads by 1: every map lies one pixel "
+            "aside, so its published accuracy is reached only after fine-tuning"
+        )
+    return None
+
+
+def _cadenes(names: Iterable[str]) -> bool:
+    return any(".se_module." in name for name in names)
 
 
 def _from_paddle(name: str) -> str | None:

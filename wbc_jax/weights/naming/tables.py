@@ -9,7 +9,10 @@ from functools import partial
 
 from wbc_jax.weights.naming.alexnet import alexnet_leaves
 from wbc_jax.weights.naming.densenet import DENSENETS, densenet_leaves
+from wbc_jax.weights.naming.dpn import DPNS
+from wbc_jax.weights.naming.inception_v4 import INCEPTIONS_V4
 from wbc_jax.weights.naming.leaf import Leaf
+from wbc_jax.weights.naming.mobilenet_v1 import MOBILENETS_V1
 from wbc_jax.weights.naming.mobilenet_v2 import MOBILENETS_V2
 from wbc_jax.weights.naming.resnet import RESNETS, SE_RESNETS
 from wbc_jax.weights.naming.shufflenet_v2 import SHUFFLENETS_V2
@@ -36,6 +39,10 @@ TORCHVISION: dict[str, Listing] = {
 TABLES: dict[str, Listing] = {
     **TORCHVISION,
     **{arch: form.leaves for arch, form in SE_RESNETS.items()},
+    "dist_resnet50": RESNETS["resnet50"].leaves,
+    **{arch: form.leaves for arch, form in MOBILENETS_V1.items()},
+    **{arch: form.leaves for arch, form in DPNS.items()},
+    **{arch: form.leaves for arch, form in INCEPTIONS_V4.items()},
 }
 
 ARCHITECTURES: tuple[str, ...] = tuple(TABLES)
