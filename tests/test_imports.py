@@ -54,6 +54,7 @@ PURE = (
     "train/geometry.py",
     "train/freeze.py",
     "train/ghost.py",
+    "train/known_attributes.py",
     "train/losses.py",
     "train/objective.py",
     "train/optim.py",

@@ -195,6 +195,10 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()
     """Parts of the network that stay as they are, by parameter path prefix, such as `resnet` or
     `densenet/conv0`."""
+    cache_map: bool = False
+    """Compute DAFFNet's frozen attribute predictor once for each training image instead of in every step. The same
+    without augmentation; with `augment.flip` each step draws one of four mirror images, and what else augmentation
+    does, the predictor does not see."""
     freeze_batch_stats: bool = False
     """Use the stored BatchNorm statistics while training (small or foreign data sets)."""
     ghost_batch_size: int | None = None

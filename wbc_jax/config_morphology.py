@@ -49,6 +49,7 @@ def morphology_problems(config: Config, datasets: tuple[str, ...] | None) -> Ite
             rule="has no effect on a frozen attribute predictor",
             suggestion="set it to 0, or model.freeze_map False",
         )
+    yield from _frozen_predictor(config)
     fits = is_predictor(model.name) or (model.name.startswith("daffnet") and model.morphology != "none")
     if morphology.three_step and not fits:
         yield Problem(
@@ -79,6 +80,26 @@ def morphology_problems(config: Config, datasets: tuple[str, ...] | None) -> Ite
             value="offline",
             rule="makes copies of one data set, not of several",
             suggestion="use sampling or class_weights",
+        )
+
+
+def _frozen_predictor(config: Config) -> Iterator[Problem]:
+    """What makes a frozen attribute predictor cheaper needs one that is frozen, and images that stay what they are."""
+    asked = {"model.fold_map": config.model.fold_map, "train.cache_map": config.train.cache_map}
+    for path, wanted in asked.items():
+        if wanted and not has_frozen_predictor(config):
+            yield Problem(
+                path=path,
+                value=True,
+                rule="needs a frozen attribute predictor",
+                suggestion="choose a daffnet with an attribute branch and model.freeze_map True",
+            )
+    if config.train.cache_map and config.augment.mixup_alpha > 0:
+        yield Problem(
+            path="train.cache_map",
+            value=True,
+            rule="knows nothing of images mixed by mixup",
+            suggestion="set augment.mixup_alpha to 0",
         )
 
 

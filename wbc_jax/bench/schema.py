@@ -43,11 +43,12 @@ class Row:
     """One measurement; None where a column does not apply or is not known. Units are in the names."""
 
     benchmark: str
-    """step, input, end-to-end, compare or memory."""
+    """step, input, end-to-end, compare, frozen or memory."""
     model: str
     """Network; for `input` and `memory` what was run."""
     mode: str
-    """train or infer; stream, resident or augment; prepare, train, predict or import."""
+    """train or infer; joint, frozen, folded or cached; stream, resident or augment; prepare, train, predict or
+    import."""
     data_mode: str
     """synthetic-fixed, device-resident or streaming."""
     precision: str

@@ -7,6 +7,7 @@ from typing import Any
 
 from wbc_jax.bench.compare import CompareOptions, run_compare
 from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
+from wbc_jax.bench.frozen import FrozenOptions, run_frozen
 from wbc_jax.bench.input import InputOptions, run_input
 from wbc_jax.bench.levers import LeverOptions, run_levers
 from wbc_jax.bench.scaling import ScalingModelOptions, ScalingOptions, run_scaling, run_scaling_model
@@ -26,4 +27,5 @@ BENCHMARKS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "startup": (StartupOptions, run_startup),
     "memory": (UsageOptions, run_memory),
     "levers": (LeverOptions, run_levers),
+    "frozen": (FrozenOptions, run_frozen),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from wbc_jax.commands.predictor_cache import known_attributes
 from wbc_jax.commands.run import build_model
 from wbc_jax.commands.together import fits_together
 from wbc_jax.commands.weights import load_weights
@@ -81,6 +82,9 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
     )
     resident, reason = _choose_loader(config, samples, mesh)
     print(f"images {'live on the devices' if resident else 'are streamed'}: {reason}")
+    evaluation_model = build_model(config.model, task.num_classes, dtype=dtype)
+    state = _initial_state(config, model, tx, mesh)
+    frozen = {"params": state.params, "batch_stats": state.batch_stats}
     step = make_train_step(
         model,
         tx,
@@ -97,16 +101,16 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
         ema_decay=config.optim.ema_decay,
         skip_nonfinite_updates=config.train.skip_nonfinite_updates,
         gather=gather if resident else None,
+        known_attributes=known_attributes(config, samples, evaluation_model, frozen),
         axis_name=axis_name,
     )
     compiled = pmap_train_step if axis_name else compile_train_step
-    evaluation_model = build_model(config.model, task.num_classes, dtype=dtype)
     eval_step = make_eval_step(
         evaluation_model, task, image_size_px=config.data.image_size_px, flip_average=config.eval.flip_average
     )
     return Parts(
         model=evaluation_model,
-        state=_initial_state(config, model, tx, mesh),
+        state=state,
         train_step=compiled(step, mesh, resident=resident),
         eval_step=compile_eval_step(eval_step, mesh),
         batches=(_resident_batches if resident else _streamed_batches)(config, samples, order, mesh),

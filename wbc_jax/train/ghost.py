@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ def apply_in_groups(
     *,
     dropout: jax.Array,
     use_running_average: bool | None = None,
+    extra: Mapping[str, jax.Array] | None = None,
 ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], dict[str, Any]]:
     """A training pass in which the rows of each group see only each other's statistics.
 
@@ -37,13 +39,14 @@ def apply_in_groups(
         groups: divides B.
         dropout: key; every group draws its own.
         use_running_average: passed to the network.
+        extra: further inputs of the network by keyword, first axis B.
 
     Returns:
         `((logits, endpoints), updated)` as `model.apply` with mutable batch_stats does, first axes `(B, …)`. The new
         running statistics are the mean over the groups of those that each alone would leave.
     """
 
-    def apply(images: jax.Array, key: jax.Array) -> Any:
+    def apply(images: jax.Array, key: jax.Array, extra: dict[str, Any]) -> Any:
         return model.apply(
             variables,
             images,
@@ -51,11 +54,15 @@ def apply_in_groups(
             use_running_average=use_running_average,
             mutable=["batch_stats"],
             rngs={"dropout": key},
+            **extra,
         )
 
+    given: dict[str, Any] = dict(extra or {})
     if groups == 1:
-        return apply(images, dropout)
-    per_group = images.reshape(groups, -1, *images.shape[1:])  # (G, B/G, H, W, 3)
-    outputs, updated = jax.vmap(apply)(per_group, jax.random.split(dropout, groups))
+        return apply(images, dropout, given)
+    per_group = jax.tree.map(
+        lambda rows: rows.reshape(groups, -1, *rows.shape[1:]), (images, given)
+    )  # (G, B/G, …)
+    outputs, updated = jax.vmap(apply)(per_group[0], jax.random.split(dropout, groups), per_group[1])
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)  # (G, B/G, …) -> (B, …)
     return rows, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), updated)

@@ -114,7 +114,9 @@ def _predictor_config(config: Config, name: str) -> Config:
         config,
         data=annotated_data(config),
         model=model,
-        train=replace(config.train, attribute_share=share, freeze=config.train.freeze if alone else ()),
+        train=replace(
+            config.train, attribute_share=share, freeze=config.train.freeze if alone else (), cache_map=False
+        ),
         eval=replace(config.eval, select="attribute_accuracy"),
         morphology=MorphologyConfig(),
     )

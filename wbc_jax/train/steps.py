@@ -21,6 +21,7 @@ from wbc_jax.train.attribute_losses import attribute_expected_correct, attribute
 from wbc_jax.train.augment import center
 from wbc_jax.train.freeze import merge, partition, restore_frozen
 from wbc_jax.train.ghost import apply_in_groups, ghost_groups
+from wbc_jax.train.known_attributes import Lookup, known_inputs
 from wbc_jax.train.losses import cross_entropy, expected_correct, soft_labels
 from wbc_jax.train.objective import Objective, mix
 from wbc_jax.train.optim import update_completed
@@ -77,6 +78,7 @@ def make_train_step(
     ema_decay: float | None = None,
     skip_nonfinite_updates: bool = False,
     gather: Gather | None = None,
+    known_attributes: Lookup | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
     """`step(state, batch) -> (state, sums)`, or `step(state, data, rows, mask)` where `gather` is given.
@@ -100,6 +102,7 @@ def make_train_step(
         ema_decay: decay per update of `state.ema_params` and `state.ema_batch_stats`; None: no average.
         skip_nonfinite_updates: leave all but `state.step` as it is when loss or gradient is not finite.
         gather: see `Gather`.
+        known_attributes: attribute logits that DAFFNet takes in place of its predictor's; they ignore mixup.
         axis_name: pmap axis that the batch is split over; the model then needs `bn_axis_name=axis_name`.
 
     The sums: `steps`, 1; `count` samples; `loss_sum`, the mean loss times `count`; `correct_sum`, lambda-weighted
@@ -124,6 +127,7 @@ def make_train_step(
         if mixup_alpha > 0:
             images, targets = mix(keys.mixup, images, targets, mixup_alpha)
         trainable, frozen = partition(state.params, freeze)
+        known = known_inputs(known_attributes, keys.augment, batch.ids)
 
         def loss_of(trainable: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
             variables = {"params": merge(trainable, frozen), "batch_stats": state.batch_stats}
@@ -134,6 +138,7 @@ def make_train_step(
                 1 if ghost_batch_size is None else ghost_groups(len(images), ghost_batch_size),
                 dropout=keys.dropout,
                 use_running_average=True if freeze_batch_stats else None,
+                extra=known,
             )
             loss, correct = objective.loss(logits, endpoints, targets, batch.mask)
             return loss, (correct, updated.get("batch_stats", {}))
