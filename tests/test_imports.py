@@ -58,6 +58,7 @@ PURE = (
     "train/losses.py",
     "train/objective.py",
     "train/optim.py",
+    "train/probe.py",
     "train/parallel.py",
     "train/schedules.py",
     "train/stages.py",

@@ -216,6 +216,26 @@ def _export(arguments: list[str]) -> int:
     return export(parsed.run_dir, parsed.options)
 
 
+def _probe(arguments: list[str]) -> int:
+    """Train a sweep of linear heads on a network's features; start weights for fine-tuning."""
+    import tyro
+
+    from wbc_jax.commands.probe import ProbeOptions, probe
+
+    name, rest = _take_option(arguments, "--config")
+    run_dir = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
+    if (name is None) == (run_dir is None) and not {"-h", "--help"} & set(rest):
+        raise UsageError(
+            "nothing to take features from" if name is None else "both a run and a recipe",
+            expected="wbc-jax probe RUN_DIR [options], or wbc-jax probe --config NAME --model.pretrained FILE",
+        )
+    recipe = _recipe(str(run_dir / "config.json") if run_dir is not None else name or "quickstart")
+    hint = Annotated[ProbeOptions, tyro.conf.arg(name="")]
+    extra = [("probe", hint, ProbeOptions())]
+    options = _settings("probe {RUN_DIR | --config NAME}", recipe, rest, extra)
+    return probe(options.settings, run_dir, options.probe)
+
+
 def _compare_runs(arguments: list[str]) -> int:
     """Compare two runs image by image: McNemar's test, paired bootstrap."""
     from wbc_jax.commands.compare_runs import CompareRunsOptions, compare_runs
@@ -302,6 +322,7 @@ COMMANDS: dict[str, _Command] = {
         ("evaluate", _evaluate),
         ("predict", _predict),
         ("explain", _explain),
+        ("probe", _probe),
         ("compare-runs", _compare_runs),
         ("reproduce", _reproduce),
         ("export", _export),

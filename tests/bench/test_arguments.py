@@ -19,6 +19,8 @@ LINES = {
     "scaling": ["--devices", "1", "4", "--models", "resnet_tiny"],
     "scaling-model": ["--devices", "8", "256", "--images-per-s", "4000", "--device", "H100"],
     "memory": ["--images", "10", "20", "--source-px", "50"],
+    "frozen": ["--model", "daffnet_tiny", "--batch-size", "2"],
+    "probe": ["--models", "scam", "--heads", "6", "--views", "1"],
     "compare": ["--torch-compile", "off", "--precision", "float32", "--image-size-px", "64"],
 }
 

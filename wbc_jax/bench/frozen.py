@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from wbc_jax.bench.options import TimingOptions, on_cpu
@@ -46,7 +45,7 @@ def run_frozen(options: FrozenOptions) -> int:
     forms = Forms(options.model, batch_size, options.image_size_px, dtype)
     subjects = {name: forms.subject(name) for name in FORMS}
     timings = time_interleaved(
-        {name: partial(subject.run) for name, subject in subjects.items()},
+        {name: subject.run for name, subject in subjects.items()},
         warmup_steps=options.warmup_steps,
         timed_steps=options.steps(),
         repeats=options.repeats,
@@ -69,7 +68,8 @@ def run_frozen(options: FrozenOptions) -> int:
             Row(
                 benchmark="frozen",
                 model=options.model,
-                mode=name,
+                mode="train",
+                variant=name,
                 data_mode="synthetic-fixed",
                 precision=forms.precision,
                 batch_size=batch_size,

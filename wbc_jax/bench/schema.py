@@ -43,12 +43,11 @@ class Row:
     """One measurement; None where a column does not apply or is not known. Units are in the names."""
 
     benchmark: str
-    """step, input, end-to-end, compare, frozen or memory."""
+    """step, input, end-to-end, compare, frozen, probe or memory."""
     model: str
     """Network; for `input` and `memory` what was run."""
     mode: str
-    """train or infer; joint, frozen, folded or cached; stream, resident or augment; prepare, train, predict or
-    import."""
+    """train or infer; stream, resident or augment; prepare, train, predict or import."""
     data_mode: str
     """synthetic-fixed, device-resident or streaming."""
     precision: str
@@ -96,7 +95,7 @@ class Row:
     """For `memory`: images prepared, trained on or classified."""
     wall_s: float | None = None
     variant: str | None = None
-    """Form of the step that differs from the default, such as `pointwise=dot`."""
+    """Form of the step that differs from the default, such as `pointwise=dot` or `cached`."""
     devices: int | None = None
     """Devices that shared the step, where there were several."""
     xla_gflop_per_image: float | None = None

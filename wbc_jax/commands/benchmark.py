@@ -10,6 +10,7 @@ from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
 from wbc_jax.bench.frozen import FrozenOptions, run_frozen
 from wbc_jax.bench.input import InputOptions, run_input
 from wbc_jax.bench.levers import LeverOptions, run_levers
+from wbc_jax.bench.probe import ProbeBenchOptions, run_probe
 from wbc_jax.bench.scaling import ScalingModelOptions, ScalingOptions, run_scaling, run_scaling_model
 from wbc_jax.bench.startup import StartupOptions, run_startup
 from wbc_jax.bench.step import StepOptions, run_step
@@ -28,4 +29,5 @@ BENCHMARKS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "memory": (UsageOptions, run_memory),
     "levers": (LeverOptions, run_levers),
     "frozen": (FrozenOptions, run_frozen),
+    "probe": (ProbeBenchOptions, run_probe),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,8 +10,8 @@ import numpy as np
 
 from wbc_jax.config import Config
 from wbc_jax.data.experiment import Samples
-from wbc_jax.models.attribute_groups import TOTAL
-from wbc_jax.train.known_attributes import NUM_MIRRORS, Lookup, lookup, make_view_step
+from wbc_jax.data.images import Images
+from wbc_jax.train.known_attributes import Lookup, lookup, make_view_step
 
 
 def known_attributes(config: Config, samples: Samples, model: Any, variables: Any) -> Lookup | None:
@@ -27,16 +28,38 @@ def known_attributes(config: Config, samples: Samples, model: Any, variables: An
     if not config.train.cache_map:
         return None
     mirrored = config.augment.enabled and config.augment.flip
-    views = jax.jit(make_view_step(model, image_size_px=config.data.image_size_px, mirrored=mirrored))
+    step = make_view_step(model, image_size_px=config.data.image_size_px, mirrored=mirrored)
+    rows = np.unique(samples.rows)
+    known = compute_views(step, variables, samples.store.images, rows, config.eval.batch_size)  # (n, V, 31)
+    table = np.zeros((int(rows[-1]) + 1, *known.shape[1:]), np.float32)
+    table[rows] = known
+    print(f"the attribute predictor's output is computed: {len(rows)} images, {known.shape[1]} views each")
+    return lookup(table)
+
+
+def compute_views(
+    step: Callable[[Any, jax.Array], jax.Array],
+    variables: Any,
+    images: Images,
+    rows: np.ndarray,
+    batch_size: int,
+) -> np.ndarray:
+    """What a step from `make_view_step` gives for some images, float32 `(n, V, D)`, on one device of this process.
+
+    Args:
+        step: from `make_view_step`.
+        variables: of its network, wherever they lie.
+        images: uint8 `(N, S, S, 3)`.
+        rows: int `(n,)` of `images`.
+        batch_size: images at a time.
+    """
     device = jax.local_devices()[0]
     variables = jax.device_put(jax.device_get(variables), device)
-    rows = np.unique(samples.rows)
-    table = np.zeros((int(rows[-1]) + 1, NUM_MIRRORS if mirrored else 1, TOTAL), np.float32)
-    size = min(config.eval.batch_size, len(rows))
+    compiled, size = jax.jit(step), min(batch_size, len(rows))
+    found = []
     for start in range(0, len(rows), size):
-        chosen = np.resize(
-            rows[start : start + size], size
-        )  # the last batch is filled up: one shape, one program
-        table[chosen] = views(variables, jax.device_put(np.asarray(samples.store.images[chosen]), device))
-    print(f"the attribute predictor's output is computed: {len(rows)} images, {table.shape[1]} views each")
-    return lookup(table)
+        part = rows[start : start + size]
+        filled = np.resize(part, size)  # one shape, one program: the last batch begins anew
+        seen = compiled(variables, jax.device_put(np.asarray(images[filled]), device))
+        found.append(np.asarray(seen)[: len(part)])
+    return np.concatenate(found)

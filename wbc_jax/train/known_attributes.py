@@ -13,25 +13,22 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from wbc_jax.models.attribute_groups import TOTAL
 from wbc_jax.train.augment import center
 
 Lookup = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, int32 ids (B,)) -> float32 (B, 31), the attribute logits of those images."""
 
-NUM_MIRRORS = 4
-"""The image, mirrored top to bottom, left to right, and both."""
-
 
 def make_view_step(
-    model: nn.Module, *, image_size_px: int, mirrored: bool
+    model: nn.Module, *, image_size_px: int, mirrored: bool, endpoint: str = "attribute_logits"
 ) -> Callable[[Any, jax.Array], jax.Array]:
-    """`views(variables, images)`: uint8 `(B, S, S, 3)` -> attribute logits float32 `(B, V, 31)`, in evaluation.
+    """`views(variables, images)`: uint8 `(B, S, S, 3)` -> an endpoint float32 `(B, V, D)`, in evaluation.
 
     Args:
-        model: network with the endpoint `attribute_logits`; under jit the rest of it is left out.
+        model: network; under jit what the endpoint does not need is left out.
         image_size_px: side of the network's input, px; the centre is taken.
-        mirrored: the four mirror images, V = 4; otherwise the image alone, V = 1.
+        mirrored: the image, mirrored top to bottom, left to right, and both, V = 4; otherwise the image alone, V = 1.
+        endpoint: a vector of the network, D = 31 for attribute logits.
     """
 
     def views(variables: Any, images_u8: jax.Array) -> jax.Array:
@@ -41,8 +38,8 @@ def make_view_step(
             seen += [images[:, ::-1], images[:, :, ::-1], images[:, ::-1, ::-1]]
         stacked = jnp.stack(seen, axis=1).reshape(-1, *images.shape[1:])  # (B V, H, W, 3)
         endpoints: Any = model.apply(variables, stacked, train=False)[1]
-        logits = endpoints["attribute_logits"].astype(jnp.float32)
-        return logits.reshape(images.shape[0], len(seen), TOTAL)  # (B, V, 31)
+        vectors = endpoints[endpoint].astype(jnp.float32)
+        return vectors.reshape(images.shape[0], len(seen), -1)  # (B, V, D)
 
     return views
 

@@ -127,7 +127,6 @@ def make_train_step(
         if mixup_alpha > 0:
             images, targets = mix(keys.mixup, images, targets, mixup_alpha)
         trainable, frozen = partition(state.params, freeze)
-        known = known_inputs(known_attributes, keys.augment, batch.ids)
 
         def loss_of(trainable: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
             variables = {"params": merge(trainable, frozen), "batch_stats": state.batch_stats}
@@ -138,7 +137,7 @@ def make_train_step(
                 1 if ghost_batch_size is None else ghost_groups(len(images), ghost_batch_size),
                 dropout=keys.dropout,
                 use_running_average=True if freeze_batch_stats else None,
-                extra=known,
+                extra=known_inputs(known_attributes, keys.augment, batch.ids),
             )
             loss, correct = objective.loss(logits, endpoints, targets, batch.mask)
             return loss, (correct, updated.get("batch_stats", {}))
