@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from wbc_jax.data.prepare import prepare as prepare_store
 from wbc_jax.data.registry import DATASETS, DatasetInfo, cache_root, dataset_info, find_raw
 from wbc_jax.data.samples import SOURCE_SPLITS
 from wbc_jax.data.store import STORE_FILE, open_store, verify_store
-from wbc_jax.errors import EXIT_DATA, EXIT_OK, DataError
+from wbc_jax.errors import EXIT_DATA, EXIT_OK, DataError, UsageError
 from wbc_jax.runtime.json_files import read_json
 
 _LISTED_FLAWS = 20
@@ -36,6 +37,8 @@ class DataOptions:
     """How an image becomes square; auto: as recommended for the data set."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What images that cannot be used lead to: an error that lists them, or a store without them."""
+    processes: int | None = None
+    """Processes that decode; None: as many as CPUs; 0: threads of one process. The store is the same."""
 
 
 def list_datasets() -> int:
@@ -88,6 +91,10 @@ def info(name: str, options: DataOptions) -> int:
 
 def prepare(name: str, options: DataOptions) -> int:
     """Makes the packed store of a data set and prints what it holds and what was left out."""
+    if options.processes is not None and options.processes < 0:
+        raise UsageError(
+            f"--processes {options.processes}", expected="0 or more", where="wbc-jax data prepare"
+        )
     facts = dataset_info(name)
     framing = facts.framing if options.framing == "auto" else options.framing
     directory = prepare_store(
@@ -97,6 +104,7 @@ def prepare(name: str, options: DataOptions) -> int:
         size_px=options.store_size_px,
         framing=framing,
         on_bad_image=options.on_bad_image,
+        processes=(os.cpu_count() or 1) if options.processes is None else options.processes,
     )
     console = _console()
     _print_source(console, locate(name, raw_dir=options.raw_dir, cache_dir=options.cache_dir), facts)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,9 +101,12 @@ def count_usable(records: SmearBuilder) -> int:
 
 
 def framed_samples(
-    records: SmearBuilder, *, size_px: int, framing: Framing, show: Progress
+    records: SmearBuilder, *, size_px: int, framing: Framing, show: Progress, processes: int = 0
 ) -> Iterator[Sample | Flaw]:
     """Samples with square images in the order of the records; a Flaw in place of one that cannot be decoded.
+
+    They are decoded by so many processes, or by threads of this one where `processes` is 0: the same samples in the
+    same order.
 
     Images in source splits other than train, val and test stay out: TEST_SIMPLE of BCCD holds the originals of its
     test images, TestB of Raabin comes from another microscope.
@@ -112,18 +118,49 @@ def framed_samples(
     sources = [read(name, decoders=decoders) for name in _usable_splits(records)]
     examples = (source[row] for source in sources for row in range(len(source)))
     total, done = sum(len(source) for source in sources), 0
-    workers = os.cpu_count() or 1
+    workers = processes or os.cpu_count() or 1
     pending: deque[Future[Sample | Flaw]] = deque()
-    # Threads: decoding and resampling happen outside the interpreter lock. The queue's length bounds memory.
-    with ThreadPoolExecutor(workers) as pool:
+    with _decoders(processes, workers) as pool:
         for example in examples:
             pending.append(pool.submit(_framed, example, size_px, framing))
-            if len(pending) == workers * _DECODE_AHEAD:
+            if len(pending) == workers * _DECODE_AHEAD:  # bounds memory
                 yield pending.popleft().result()
                 show("decode", done := done + 1, total)
         while pending:
             yield pending.popleft().result()
             show("decode", done := done + 1, total)
+
+
+@contextlib.contextmanager
+def _decoders(processes: int, threads: int) -> Iterator[Executor]:
+    """Threads, which decode and resample outside the interpreter lock, or processes, which share no lock at all.
+
+    An interruption leaves what has not begun undone; what has begun is waited for.
+    """
+    if not processes:
+        pool: Executor = ThreadPoolExecutor(threads)
+    else:
+        # Spawned, because a forked copy of a process with threads (jax has some) can wait for ever.
+        pool = ProcessPoolExecutor(
+            processes,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_leave_interrupts_to_parent,
+        )
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that decodes images ended early",
+            expected="processes that live until all images are decoded",
+            remedy="memory may be short: use fewer --processes, or 0 for threads of one process",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    """The terminal sends Ctrl-C to all processes; the parent alone says what happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _usable_splits(records: SmearBuilder) -> list[str]:

@@ -69,6 +69,7 @@ def prepare(
     size_px: int = 256,
     framing: Framing = "squash",
     on_bad_image: Literal["stop", "skip"] = "stop",
+    processes: int = 0,
     progress: Progress | None = None,
 ) -> Path:
     """The packed store of a data set, made now unless it is there and the raw files are unchanged.
@@ -81,6 +82,8 @@ def prepare(
         framing: how images become square.
         on_bad_image: what images that cannot be used (damaged, of contradictory class) lead to: an error that
             lists them all, or a store without them.
+        processes: that decode; 0: threads of this one. A script that asks for processes needs the usual
+            `if __name__ == "__main__":`, as they import it. The store is the same for any number.
         progress: called as images are done; None: a bar on the terminal.
 
     Returns:
@@ -100,7 +103,9 @@ def prepare(
             stamp = _read_note(stamp_file, digest) if store.is_dir() else None
             if stamp is None:
                 with _shown(progress, name) as show:
-                    stamp = _prepare_now(place, builder, digest, size_px, framing, on_bad_image, show)
+                    stamp = _prepare_now(
+                        place, builder, digest, size_px, framing, on_bad_image, processes, show
+                    )
                 write_json(stamp_file, stamp)
             bad = [Flaw(**flaw) for flaw in stamp["bad_images"]]
     if bad and on_bad_image == "stop":
@@ -140,6 +145,7 @@ def _prepare_now(
     size_px: int,
     framing: Framing,
     on_bad_image: str,
+    processes: int,
     show: Progress,
 ) -> dict[str, Any]:
     """Both stages; returns the note to be kept beside the store."""
@@ -165,7 +171,9 @@ def _prepare_now(
         class_names=tuple(source["classes"]),
         expected_count=count_usable(records),
     ) as writer:
-        for result in framed_samples(records, size_px=size_px, framing=framing, show=show):
+        for result in framed_samples(
+            records, size_px=size_px, framing=framing, show=show, processes=processes
+        ):
             if isinstance(result, Flaw):
                 bad.append(result)
             else:
