@@ -121,7 +121,7 @@ def test_no_readable_image_is_bad_data(
 
 def test_what_cannot_be_is_said_before_anything_is_read(tmp_path: Path) -> None:
     picture = save_picture(tmp_path / "a.png", 0)
-    with pytest.raises(UsageError, match=r"batch_size 0.*\n.*must end in .csv or .json"):
+    with pytest.raises(UsageError, match=r"batch_size 0.*\n.*must end in .csv, .json, .parquet"):
         predict(tmp_path, (picture,), PredictOptions(out=tmp_path / "p.xlsx", batch_size=0))
     with pytest.raises(UsageError, match=r"no such file or folder: .*missing.png"):
         predict(tmp_path, (picture, tmp_path / "missing.png"), PredictOptions())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from wbc_jax.evaluate.attribute_report import AttributeEvaluation, evaluate_attr
 from wbc_jax.evaluate.attribute_tables import attribute_overall_table, attribute_table, write_attribute_csv
 from wbc_jax.evaluate.attributes import fit_baselines
 from wbc_jax.evaluate.figures import draw_all, training_figure
+from wbc_jax.evaluate.prediction_formats import format_of
 from wbc_jax.evaluate.predictions import prediction_rows, write_predictions
 from wbc_jax.evaluate.report import evaluate_predictions
 from wbc_jax.evaluate.tables import class_table, overall_table, write_class_csv
@@ -48,7 +50,7 @@ def test_predictions_json_holds_numbers(tmp_path: Path) -> None:
 
 
 def test_unknown_ending_is_refused_and_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\.csv or \.json"):
+    with pytest.raises(UsageError, match=r"\.csv, \.json, \.parquet"):
         write_predictions(tmp_path / "p.xls", [])
 
     def broken():
@@ -58,6 +60,41 @@ def test_unknown_ending_is_refused_and_a_failed_write_leaves_no_file(tmp_path: P
     with pytest.raises(RuntimeError):
         write_predictions(tmp_path / "p.csv", broken())
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_predictions_parquet_holds_names_and_numbers(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = [f"{i}.png" for i in range(8)]
+    write_predictions(tmp_path / "p.parquet", prediction_rows(paths, PROBABILITIES, NAMES, LABELS))
+    write_predictions(tmp_path / "p.json", prediction_rows(paths, PROBABILITIES, NAMES, LABELS))
+    assert parquet.read_table(tmp_path / "p.parquet").to_pylist() == json.loads(
+        (tmp_path / "p.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_joined_parts_are_the_file_written_at_once(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    rows = list(prediction_rows([f"{i}, x.png" for i in range(8)], PROBABILITIES, NAMES, LABELS))
+    parts = [tmp_path / f"part{i}{suffix}" for i in range(4)]
+    for part, piece in zip(parts, (rows[:3], [], rows[3:4], rows[4:]), strict=True):
+        write_predictions(part, piece)
+    whole, joined = tmp_path / f"whole{suffix}", tmp_path / f"joined{suffix}"
+    write_predictions(whole, rows)
+    format_of(joined).join(parts, joined)
+    if suffix == ".parquet":
+        from pyarrow import parquet
+
+        assert parquet.read_table(joined).equals(parquet.read_table(whole))
+    else:
+        assert joined.read_bytes() == whole.read_bytes()
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"pip install 'wbc-jax\[parquet\]'"):
+        write_predictions(tmp_path / "p.parquet", [])
 
 
 def test_figures_are_drawn_with_their_numbers(tmp_path: Path) -> None:

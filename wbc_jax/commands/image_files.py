@@ -37,40 +37,72 @@ class ImageBatch:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, whatever their ending, and the images below each folder in the order of their names.
-
-    A file that is named twice comes once.
+    """`walk_images` as a list, for commands that look at few.
 
     Raises:
         UsageError: a path that does not exist (all are listed), or no image at all.
     """
+    require_paths(paths)
+    found = list(walk_images(paths))
+    if not found:
+        raise no_images(paths)
+    return found
+
+
+def walk_images(paths: Sequence[Path]) -> Iterator[Path]:
+    """Files as given, whatever their ending, and the images below each folder in the order of their names.
+
+    A file that is named twice comes once. One folder's names are in memory at a time, and those of the folders above.
+    """
+    given = [Path(path) for path in paths]
+    for index, path in enumerate(given):
+        before = given[:index]
+        for image in _images_below(path) if path.is_dir() else iter((path,)):
+            if not any(image == earlier or earlier in image.parents for earlier in before):
+                yield image
+
+
+def require_paths(paths: Sequence[Path]) -> None:
+    """UsageError that lists all paths that do not exist."""
     missing = [str(path) for path in paths if not Path(path).exists()]
     if missing:
         raise UsageError(
             "no such file or folder: " + ", ".join(missing),
             expected="image files, or folders that are searched for images",
         )
-    found: dict[Path, None] = {}
-    for path in map(Path, paths):
-        found.update(dict.fromkeys(_images_below(path) if path.is_dir() else [path]))
-    if not found:
-        raise UsageError(
-            "no images found",
-            expected=f"files ending in {', '.join(IMAGE_SUFFIXES)}",
-            where=", ".join(map(str, paths)) or "no path given",
-            remedy="check the path; folders are searched with all their subfolders",
-        )
-    return list(found)
 
 
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def no_images(paths: Sequence[Path]) -> UsageError:
+    """Nothing to look at."""
+    return UsageError(
+        "no images found",
+        expected=f"files ending in {', '.join(IMAGE_SUFFIXES)}",
+        where=", ".join(map(str, paths)) or "no path given",
+        remedy="check the path; folders are searched with all their subfolders",
+    )
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        here = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in entries)
+    for name, is_folder, is_file in here:
+        if is_folder:
+            yield from _images_below(folder / name)
+        elif is_file and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+            yield folder / name
 
 
 def read_images(
-    paths: Sequence[Path], *, size_px: int, framing: Framing, on_bad_image: OnBadImage
+    paths: Iterable[Path],
+    *,
+    size_px: int,
+    framing: Framing,
+    on_bad_image: OnBadImage,
+    read_ahead: int = _READ_AHEAD,
 ) -> Iterator[tuple[str, np.ndarray] | BadImage]:
     """Name and uint8 `(size_px, size_px, 3)` of each file in order, or why it cannot be used.
+
+    Up to `read_ahead` images are decoded before they are asked for.
 
     Raises:
         BadImage: at the first unusable file, with `on_bad_image` stop.
@@ -87,7 +119,7 @@ def read_images(
     remaining = iter(paths)
     try:
         while True:
-            while len(waiting) < _READ_AHEAD and (path := next(remaining, None)) is not None:
+            while len(waiting) < read_ahead and (path := next(remaining, None)) is not None:
                 waiting.append(pool.submit(framed, path))
             if not waiting:
                 return

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import collections
 import csv
+import itertools
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from wbc_jax.commands.image_files import find_images, make_batches, none_readable, read_images
-from wbc_jax.commands.run import load_run
+from wbc_jax.commands.image_files import (
+    ImageBatch,
+    make_batches,
+    no_images,
+    none_readable,
+    read_images,
+    require_paths,
+    walk_images,
+)
+from wbc_jax.commands.prediction_parts import PartNote, PredictionParts, Tally
+from wbc_jax.commands.predictor import Predictor, load_predictor
+from wbc_jax.commands.shards import (
+    Shard,
+    find_shard,
+    is_finished,
+    job_digest,
+    mark_finished,
+    survey,
+)
 from wbc_jax.data.decode import BadImage
 from wbc_jax.data.framing import Framing
 from wbc_jax.errors import EXIT_OK, UsageError
-from wbc_jax.evaluate.predictions import prediction_rows, write_predictions
-from wbc_jax.export.stablehlo import SUFFIX as STABLEHLO_SUFFIX
-from wbc_jax.export.stablehlo import load_stablehlo
+from wbc_jax.evaluate.prediction_formats import FORMATS, format_of
+from wbc_jax.evaluate.predictions import prediction_rows
 from wbc_jax.runtime.progress import track
 from wbc_jax.train.steps import Prediction
 
+T = TypeVar("T")
+
+_READ_AHEAD = 64
+_BATCHES_ON_DEVICE = 2
 _LISTED_IMAGES = 20
 
 
@@ -33,72 +56,27 @@ class PredictOptions:
     """Options of `wbc-jax predict`."""
 
     out: Path = Path("predictions.csv")
-    """File for the predictions, .csv or .json, a row per image: path, predicted, confidence, prob_<class> …; of a
-    network that predicts morphology also <attribute> and <attribute>_confidence of all eleven."""
+    """File for the predictions, .csv, .json or .parquet, a row per image: path, predicted, confidence,
+    prob_<class> …; of a network that predicts morphology also <attribute> and <attribute>_confidence of all eleven."""
     batch_size: int = 64
     """Images per call of the network; any value gives the same result."""
     on_bad_image: Literal["stop", "skip"] = "skip"
     """An unreadable image: skip it and list it at the end and in <out>.skipped.csv, or stop there."""
     framing: Framing | None = None
     """How an image becomes square; None: as the network was trained."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictor:
-    """A network ready to classify images.
-
-    Attributes:
-        class_names: the K classes.
-        framing: how images were made square for training.
-        size_px: side of the squares that `predict` takes, px.
-        predict: uint8 `(B, size_px, size_px, 3)` -> what the network says of them; compiled once a batch size.
-    """
-
-    class_names: tuple[str, ...]
-    framing: Framing
-    size_px: int
-    predict: Callable[[np.ndarray], Prediction]
-
-
-def load_predictor(source: Path) -> Predictor:
-    """A run directory, or a .stablehlo file with its card beside it.
-
-    Raises:
-        UsageError: it is neither.
-        DataError, CheckpointError: it is damaged.
-    """
-    source = Path(source)
-    if source.is_dir():
-        run = load_run(source)
-        step, variables = jax.jit(run.predict_step()), jax.device_put(run.variables)
-        return Predictor(
-            class_names=run.task.class_names,
-            framing=run.framing,  # pyright: ignore[reportArgumentType]
-            size_px=run.config.data.store_size_px,
-            predict=lambda images: step(variables, images),
-        )
-    if source.suffix == STABLEHLO_SUFFIX:
-        model = load_stablehlo(source)
-        return Predictor(
-            class_names=model.class_names,
-            framing=model.framing,  # pyright: ignore[reportArgumentType]
-            size_px=model.size_px,
-            predict=model.call,
-        )
-    raise UsageError(
-        f"{source} is neither a run directory nor an exported model"
-        if source.exists()
-        else f"no such file or folder: {source}",
-        expected=f"the directory that `wbc-jax train` printed, or a {STABLEHLO_SUFFIX} file",
-        remedy=f"wbc-jax export RUN_DIR --format stablehlo --out model{STABLEHLO_SUFFIX}",
-    )
+    shard: str = "off"
+    """Do one of several equal shares of the images, such as 3/16 (of 0/16 to 15/16), into a file of its own,
+    <out>-00003-of-00016; auto: the share that SLURM's, torchrun's or Open MPI's variables give this process."""
+    part_images: int = 16_384
+    """Images after which the work is safe: an interrupted call goes on behind its last complete part."""
 
 
 def predict(source: Path, paths: tuple[Path, ...], options: PredictOptions) -> int:
     """Classifies image files; returns the exit code.
 
-    Memory does not grow with their number: they are decoded a little ahead of the network, and rows are written as
-    they come.
+    Memory does not grow with their number: folders are walked as they are read, images are decoded a little ahead of
+    the network, and rows are written in parts as they come. After an interruption the same command goes on behind
+    the last complete part; a shard that is finished is not done again.
 
     Raises:
         UsageError: nothing to classify, or options that cannot be.
@@ -106,52 +84,142 @@ def predict(source: Path, paths: tuple[Path, ...], options: PredictOptions) -> i
         DataError: no image at all could be read.
     """
     _check(options)
-    files = find_images(paths)
+    shard = find_shard(options.shard, os.environ)
+    out = shard.out(options.out)
+    require_paths(paths)
+    images = survey(paths, shard)
+    if images.count == 0:
+        raise no_images(paths)
     predictor = load_predictor(source)
-    skipped: list[BadImage] = []
-    counts: Counter[str] = Counter()
+    options = replace(options, batch_size=min(options.batch_size, max(images.here, 1)))
+    framing = options.framing or predictor.framing
+    job = job_digest(predictor.digest, images.digest, framing, shard, options.part_images)
+    if shard.count > 1 and is_finished(out, job):
+        print(f"shard {shard.index} of {shard.count} is finished: {out}; nothing to do.")
+        return EXIT_OK
+
+    parts = PredictionParts(out, job)
+    notes = parts.done()
+    already = sum(note.images for note in notes)
+    if already:
+        print(f"{already} of {images.here} images were classified before, in {len(notes)} complete parts")
+    files = itertools.islice(shard.take(walk_images(paths)), already, None)
+    remaining = images.here - already
+    bar = track(range(remaining), "images", total=remaining)
+    try:
+        while taken := list(itertools.islice(files, options.part_images)):
+            notes.append(
+                predict_part(
+                    predictor, taken, framing, options, parts, len(notes), seen=lambda: next(bar, None)
+                )
+            )
+        collections.deque(bar, maxlen=0)  # its last line
+    except BaseException:
+        if not notes:
+            parts.remove()
+        raise
+    return _conclude(predictor.class_names, notes, parts, out, job, shard)
+
+
+def predict_part(
+    predictor: Predictor,
+    files: Sequence[Path],
+    framing: Framing,
+    options: PredictOptions,
+    parts: PredictionParts,
+    index: int,
+    seen: Callable[[], object] = lambda: None,
+) -> PartNote:
+    """Classifies some files and writes them as one part; `seen` is called at each image.
+
+    Raises:
+        BadImage: an unreadable image, with `on_bad_image` stop.
+    """
+    tally = Tally(images=len(files))
 
     def rows() -> Iterator[dict[str, str]]:
         images = read_images(
             files,
             size_px=predictor.size_px,
-            framing=options.framing or predictor.framing,
+            framing=framing,
             on_bad_image=options.on_bad_image,
+            read_ahead=max(_READ_AHEAD, 2 * options.batch_size),
         )
-        counted = track(images, "images", total=len(files))
-        for batch in make_batches(counted, min(options.batch_size, len(files)), skipped):
-            count = len(batch.paths)
-            said = jax.tree.map(lambda values: np.asarray(values)[:count], predictor.predict(batch.images))  # noqa: B023
+        batches = make_batches(_noticed(images, seen), options.batch_size, tally.skipped)
+        for batch, said in _answers(predictor, batches):
+            attributes = said.attribute_probabilities
+            attributes = None if attributes is None else np.asarray(attributes)
             for row in prediction_rows(
                 batch.paths,
-                said.probabilities,
+                np.asarray(said.probabilities),
                 predictor.class_names,
-                attribute_probabilities=said.attribute_probabilities,
+                attribute_probabilities=attributes,
             ):
-                counts[row["predicted"]] += 1
+                tally.predicted[row["predicted"]] += 1
                 yield row
-        _write_skipped(skipped, options.out)
-        if not counts:
-            raise none_readable(skipped)
 
-    try:
-        write_predictions(options.out, rows())
-    finally:
-        options.out.with_name(options.out.name + ".part").unlink(missing_ok=True)
-    _show(predictor.class_names, counts, skipped, options.out)
+    return parts.write(index, rows(), tally)
+
+
+def _noticed(images: Iterator[T], seen: Callable[[], object]) -> Iterator[T]:
+    for image in images:
+        seen()
+        yield image
+
+
+def _answers(predictor: Predictor, batches: Iterator[ImageBatch]) -> Iterator[tuple[ImageBatch, Prediction]]:
+    """Each batch with what the network says of it. The device works on one batch while the host reads the last."""
+    waiting: collections.deque[tuple[ImageBatch, Prediction]] = collections.deque()
+    for batch in batches:
+        waiting.append((batch, predictor.predict(batch.images)))
+        if len(waiting) == _BATCHES_ON_DEVICE:
+            yield _on_host(*waiting.popleft())
+    while waiting:
+        yield _on_host(*waiting.popleft())
+
+
+def _on_host(batch: ImageBatch, said: Prediction) -> tuple[ImageBatch, Prediction]:
+    count = len(batch.paths)
+    return batch, jax.tree.map(lambda values: np.asarray(values)[:count], said)
+
+
+def _conclude(
+    class_names: tuple[str, ...],
+    notes: list[PartNote],
+    parts: PredictionParts,
+    out: Path,
+    job: str,
+    shard: Shard,
+) -> int:
+    """Joins the parts, lists what could not be used, and says what came out."""
+    skipped = [problem for note in notes for problem in note.skipped]
+    counts = Counter[str]()
+    for note in notes:
+        counts.update(note.predicted)
+    _write_skipped(skipped, out)
+    if not counts and skipped:
+        parts.remove()
+        raise none_readable([BadImage(name, reason) for name, reason in skipped])
+    parts.join(len(notes))
+    if shard.count > 1:
+        mark_finished(out, job, sum(counts.values()), len(skipped))
+    _show(class_names, counts, skipped, out)
     return EXIT_OK
 
 
 def _check(options: PredictOptions) -> None:
-    problems = []
-    if options.batch_size < 1:
-        problems.append(f"batch_size {options.batch_size}: must be 1 or more")
-    if options.out.suffix not in (".csv", ".json"):
-        problems.append(f"out {options.out}: must end in .csv or .json")
+    problems = [
+        f"{name} {value}: must be 1 or more"
+        for name, value in (("batch_size", options.batch_size), ("part_images", options.part_images))
+        if value < 1
+    ]
+    if options.out.suffix not in FORMATS:
+        problems.append(f"out {options.out}: must end in {', '.join(FORMATS)}")
     elif options.out.is_dir():
         problems.append(f"out {options.out}: is a folder")
     if problems:
         raise UsageError("\n".join(problems), where="wbc-jax predict")
+    format_of(options.out)
 
 
 def skipped_path(out: Path) -> Path:
@@ -159,7 +227,7 @@ def skipped_path(out: Path) -> Path:
     return out.with_suffix(".skipped.csv")
 
 
-def _write_skipped(skipped: list[BadImage], out: Path) -> None:
+def _write_skipped(skipped: list[tuple[str, str]], out: Path) -> None:
     """The list, or no file: one of an earlier call would mislead."""
     path = skipped_path(out)
     if not skipped:
@@ -168,19 +236,21 @@ def _write_skipped(skipped: list[BadImage], out: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "reason"])
-        writer.writerows([problem.name, problem.reason] for problem in skipped)
+        writer.writerows(skipped)
 
 
-def _show(class_names: tuple[str, ...], counts: Counter[str], skipped: list[BadImage], out: Path) -> None:
-    total = sum(counts.values())
+def _show(
+    class_names: tuple[str, ...], counts: Counter[str], skipped: list[tuple[str, str]], out: Path
+) -> None:
+    total = max(sum(counts.values()), 1)
     table = Table("predicted", "images", "share", box=None)
     for name in class_names:
         table.add_row(name, str(counts[name]), f"{counts[name] / total:.1%}")
     Console().print(table)
-    print(f"{total} images classified: {out}")
+    print(f"{sum(counts.values())} images classified: {out}")
     if skipped:
         print(f"{len(skipped)} could not be used, listed in {skipped_path(out)}:")
-        for problem in skipped[:_LISTED_IMAGES]:
-            print(f"  {problem.name}: {problem.reason}")
+        for name, reason in skipped[:_LISTED_IMAGES]:
+            print(f"  {name}: {reason}")
         if len(skipped) > _LISTED_IMAGES:
             print(f"  and {len(skipped) - _LISTED_IMAGES} more")

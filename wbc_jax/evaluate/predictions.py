@@ -8,7 +8,6 @@ and, where the truth is known, `true_<attribute>`, empty for what was not annota
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from wbc_jax.catalog import ABSENT, ATTRIBUTES
-from wbc_jax.errors import DataError, UsageError
+from wbc_jax.errors import DataError
+from wbc_jax.evaluate.prediction_formats import format_of
 from wbc_jax.models.attribute_groups import GROUP_SLICES
 
 
@@ -66,41 +66,19 @@ def _attribute_cells(probabilities: np.ndarray, truth: np.ndarray | None) -> dic
 
 
 def write_predictions(path: Path, rows: Iterable[dict[str, str]]) -> int:
-    """Writes rows as they come, as CSV or, for a path ending in .json, as a list of objects; returns their number.
+    """Writes rows as they come, in the form that the path's ending asks for; returns their number.
 
-    All rows have the columns of the first.
+    All rows have the columns of the first. The file appears when it is complete.
 
     Raises:
-        UsageError: the path ends in neither .csv nor .json.
+        UsageError: the path ends in none of .csv, .json and .parquet, or pyarrow is missing for the last.
     """
-    if path.suffix not in (".csv", ".json"):
-        raise UsageError(
-            f"predictions cannot be written as {path.suffix or 'a file without ending'}",
-            expected="a path that ends in .csv or .json",
-            where=str(path),
-        )
+    form = format_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    count = 0
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        if path.suffix == ".csv":
-            writer = csv.writer(file)
-            for count, row in enumerate(rows, start=1):
-                if count == 1:
-                    writer.writerow(row)
-                writer.writerow(row.values())
-        else:
-            file.write("[")
-            for count, row in enumerate(rows, start=1):
-                numbers = {k: float(v) if _is_number(k) else v for k, v in row.items()}
-                file.write(("," if count > 1 else "") + "\n" + json.dumps(numbers, ensure_ascii=False))
-            file.write("\n]\n")
+    count = form.write(partial, rows)
     partial.replace(path)
     return count
-
-
-def _is_number(column: str) -> bool:
-    return column.startswith("prob_") or column.endswith("confidence")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,191 @@
+"""Shares, parts, resumption: whatever happens on the way, each image is classified once and none is lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wbc_jax.commands import predict as predict_module
+from wbc_jax.commands.image_files import walk_images
+from wbc_jax.commands.predict import PredictOptions, predict
+from wbc_jax.commands.prediction_parts import PredictionParts
+from wbc_jax.commands.predictor import Predictor
+from wbc_jax.commands.shards import Shard, find_shard, survey
+from wbc_jax.errors import EXIT_OK, UsageError
+from wbc_jax.train.steps import Prediction
+
+
+@pytest.fixture
+def colour_network(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """In place of a network: an image's class is its brightest colour. Returns the batch sizes it was called with."""
+    calls: list[int] = []
+
+    def answer(images: np.ndarray) -> Prediction:
+        calls.append(len(images))
+        shares = images.reshape(len(images), -1, 3).mean(axis=1) + 1.0
+        return Prediction((shares / shares.sum(axis=1, keepdims=True)).astype(np.float32), None)
+
+    predictor = Predictor(
+        class_names=("red", "green", "blue"), framing="squash", size_px=8, predict=answer, digest="one"
+    )
+    monkeypatch.setattr(predict_module, "load_predictor", lambda source: predictor)
+    return calls
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eleven pictures and two files that are none, in folders."""
+    from tiny_run import save_picture
+
+    for number in range(11):
+        save_picture(tmp_path / "images" / "abc"[number % 3] / f"{number}.png", number)
+    (tmp_path / "images" / "a" / "broken.png").write_bytes(b"")
+    (tmp_path / "images" / "text.jpg").write_text("none")
+    return tmp_path / "images"
+
+
+def paths_in(out: Path) -> list[str]:
+    with out.open(newline="") as file:
+        return [row["path"] for row in csv.DictReader(file)]
+
+
+def run(folder: Path, out: Path, **options: object) -> int:
+    return predict(folder, (folder,), PredictOptions(out=out, batch_size=2, **options))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("colour_network")
+@pytest.mark.parametrize("part_images", [1, 4, 100])
+def test_parts_change_nothing(folder: Path, tmp_path: Path, part_images: int) -> None:
+    run(folder, tmp_path / "whole.csv")
+    run(folder, tmp_path / "parts.csv", part_images=part_images)
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len(paths_in(tmp_path / "whole.csv")) == 11
+    assert len((tmp_path / "parts.skipped.csv").read_text().splitlines()) == 3
+    assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.usefixtures("colour_network")
+def test_shares_hold_each_image_once(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "whole.csv")
+    for index in range(3):
+        assert run(folder, tmp_path / "p.csv", shard=f"{index}/3") == EXIT_OK
+    outs = sorted(tmp_path.glob("p-0000?-of-00003.csv"))
+    assert len(outs) == 3
+    assert sorted(path for out in outs for path in paths_in(out)) == sorted(paths_in(tmp_path / "whole.csv"))
+    skipped = [len(out.read_text().splitlines()) - 1 for out in tmp_path.glob("p-*.skipped.csv")]
+    assert sum(skipped) == 2
+
+
+def test_finished_share_is_left_alone_until_its_images_change(
+    folder: Path, tmp_path: Path, colour_network: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(folder, tmp_path / "p.csv", shard="1/2")
+    before, calls = (tmp_path / "p-00001-of-00002.csv").stat().st_mtime_ns, len(colour_network)
+    run(folder, tmp_path / "p.csv", shard="1/2")
+    assert "is finished" in capsys.readouterr().out
+    assert len(colour_network) == calls
+    assert (tmp_path / "p-00001-of-00002.csv").stat().st_mtime_ns == before
+    (folder / "a" / "0.png").write_bytes((folder / "b" / "1.png").read_bytes())
+    run(folder, tmp_path / "p.csv", shard="1/2")
+    assert len(colour_network) > calls
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """As if the process ended in the middle of a part."""
+    whole: Callable[..., object] = predict_module.predict_part
+
+    def predict_part(*arguments: object, **seen: object) -> object:
+        if arguments[-1] == part:
+            parts = arguments[-2]
+            assert isinstance(parts, PredictionParts)
+            parts.rows_file(part).write_text("half a li")
+            raise Stopped
+        return whole(*arguments, **seen)
+
+    monkeypatch.setattr(predict_module, "predict_part", predict_part)
+
+
+def test_stopped_prediction_goes_on_behind_its_last_complete_part(
+    folder: Path,
+    tmp_path: Path,
+    colour_network: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(folder, tmp_path / "whole.csv", part_images=4)
+    everything = sum(colour_network)
+    colour_network.clear()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(Stopped):
+            run(folder, tmp_path / "p.csv", part_images=4)
+    assert not (tmp_path / "p.csv").exists()
+    run(folder, tmp_path / "p.csv", part_images=4)
+    assert "8 of 13 images were classified before, in 2 complete parts" in capsys.readouterr().out
+    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert sum(colour_network) == everything
+    assert [path.name for path in tmp_path.glob("p.csv*")] == ["p.csv"]
+
+
+def test_damaged_part_and_parts_of_other_images_are_not_used(
+    folder: Path, tmp_path: Path, colour_network: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        with monkeypatch.context() as patch:
+            stop_at(patch, 2)
+            with pytest.raises(Stopped):
+                run(folder, tmp_path / "p.csv", part_images=4)
+
+    run(folder, tmp_path / "whole.csv", part_images=4)
+    interrupt()
+    (tmp_path / "p.csv.parts" / "part-000000.csv").write_text("cut")
+    colour_network.clear()
+    run(folder, tmp_path / "p.csv", part_images=4)
+    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    interrupt()
+    (folder / "a" / "0.png").unlink()
+    run(folder, tmp_path / "p.csv", part_images=4)
+    assert len(paths_in(tmp_path / "p.csv")) == 10
+
+
+@pytest.mark.usefixtures("colour_network")
+def test_parquet_comes_out_of_the_command(folder: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    run(folder, tmp_path / "p.parquet", part_images=3)
+    run(folder, tmp_path / "p.json")
+    rows = parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    assert rows == json.loads((tmp_path / "p.json").read_text())
+
+
+def test_walk_is_the_sorted_list(folder: Path) -> None:
+    expected = sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg"))
+    assert list(walk_images([folder])) == expected
+    assert list(walk_images([folder, folder / "a", expected[0]])) == expected
+    counted = survey([folder], Shard(2, 5))
+    assert (counted.count, counted.here) == (13, len(list(Shard(2, 5).take(iter(expected)))))
+
+
+@pytest.mark.parametrize("text", ["3/3", "x", "1/0", "-1/2", "1/2/3", ""])
+def test_shares_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="K/N with K from 0"):
+        find_shard(text, {})
+
+
+def test_launchers_tell_the_share() -> None:
+    array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "5"}
+    assert find_shard("auto", array) == Shard(2, 4)
+    assert find_shard("auto", {"RANK": "1", "WORLD_SIZE": "8"}) == Shard(1, 8)
+    assert find_shard("3/16", {}) == Shard(3, 16)
+    with pytest.raises(UsageError, match="no launcher's variables"):
+        find_shard("auto", {})
+    with pytest.raises(UsageError, match="consecutive"):
+        find_shard("auto", {**array, "SLURM_ARRAY_TASK_MIN": "1"})
