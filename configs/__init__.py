@@ -7,10 +7,10 @@ from collections.abc import Callable
 from types import ModuleType
 
 from wbc_jax.config import Config
-from wbc_jax.configs import amnet, daffnet, quickstart, scam
+from wbc_jax.configs import amnet, daffnet, quickstart, scam, speed
 from wbc_jax.errors import ConfigError
 
-_MODULES: tuple[ModuleType, ...] = (quickstart, scam, daffnet, amnet)
+_MODULES: tuple[ModuleType, ...] = (quickstart, speed, scam, daffnet, amnet)
 
 
 def recipe_names() -> tuple[str, ...]:

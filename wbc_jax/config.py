@@ -182,6 +182,9 @@ class TrainConfig:
     """Passes over the training set."""
     batch_size: int = 32
     """Images per step, over all devices."""
+    image_size_schedule: tuple[tuple[float, int], ...] = ()
+    """Progressive image size, as pairs of epoch and px: up to that epoch images are shrunk to that side, after the
+    last pair they have `data.image_size_px`; (): that size throughout. Each size is compiled once."""
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

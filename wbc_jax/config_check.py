@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wbc_jax.config import AugmentConfig, Config, ModelConfig
+from wbc_jax.config_image_sizes import SMALLEST_IMAGE_PX, image_size_problems
 from wbc_jax.config_json import flatten, to_dict
 from wbc_jax.config_morphology import morphology_problems
 from wbc_jax.config_problem import Problem
@@ -43,6 +44,7 @@ def validate(config: Config, facts: Facts | None = None) -> list[Problem]:
         *_names(config, facts),
         *_relations(config),
         *morphology_problems(config, facts.datasets),
+        *image_size_problems(config),
         *_sizes(config, facts),
     ]
     order = {path: i for i, path in enumerate(flatten(to_dict(config)))}
@@ -60,8 +62,8 @@ def require_valid(config: Config, facts: Facts | None = None) -> None:
 
 
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
-    ("data.image_size_px", 16, 4096, "px"),
-    ("data.store_size_px", 16, 4096, "px"),
+    ("data.image_size_px", SMALLEST_IMAGE_PX, 4096, "px"),
+    ("data.store_size_px", SMALLEST_IMAGE_PX, 4096, "px"),
     ("data.stream_workers", 0, 256, "processes"),
     ("data.max_images_per_class", 1, math.inf, "images"),
     ("model.dropout_rate", 0, 0.99, "share"),

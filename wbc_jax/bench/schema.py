@@ -106,7 +106,12 @@ class Row:
     peer_joules_per_image: float | None = None
 
 
-COLUMNS: tuple[str, ...] = tuple(f.name for kind in (Machine, Row) for f in dataclasses.fields(kind))
+def columns_of(kind: type[Row]) -> tuple[str, ...]:
+    """Columns of a CSV of such rows: a benchmark with figures of its own extends `Row`, and has its own file."""
+    return tuple(f.name for part in (Machine, kind) for f in dataclasses.fields(part))
+
+
+COLUMNS: tuple[str, ...] = columns_of(Row)
 
 
 def describe_machine() -> Machine:
@@ -136,23 +141,24 @@ def thread_count() -> int:
 
 
 def append_rows(path: Path, machine: Machine, rows: Sequence[Row]) -> None:
-    """Adds rows to a CSV file, which gets its header when it is new.
+    """Adds rows of one kind to a CSV file, which gets its header when it is new.
 
     Raises:
         UsageError: the file has other columns, or cannot be written. Columns that an earlier version did not
             have yet are added to it.
     """
+    columns = columns_of(type(rows[0]) if rows else Row)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_header(path)
-        _widen(path)
+        _check_header(path, columns)
+        _widen(path, columns)
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns)
             if file.tell() == 0:
                 writer.writeheader()
             for row in rows:
                 values = dataclasses.asdict(machine) | dataclasses.asdict(row)
-                writer.writerow({name: _text(values[name]) for name in COLUMNS})
+                writer.writerow({name: _text(values[name]) for name in columns})
     except OSError as error:
         raise UsageError(
             f"the results cannot be written: {error.strerror or error}",
@@ -162,22 +168,22 @@ def append_rows(path: Path, machine: Machine, rows: Sequence[Row]) -> None:
         ) from error
 
 
-def check_out(path: Path | None) -> None:
+def check_out(path: Path | None, kind: type[Row] = Row) -> None:
     """UsageError where `append_rows` would refuse the file: known before minutes are spent on measuring."""
     if path is None:
         return
     if path.is_dir():
         raise UsageError("--out is a folder", expected="a CSV file", where=str(path))
-    _check_header(path)
+    _check_header(path, columns_of(kind))
 
 
-def _check_header(path: Path) -> None:
+def _check_header(path: Path, columns: tuple[str, ...]) -> None:
     if not path.exists() or path.stat().st_size == 0:
         return
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         header = tuple(next(csv.reader(file), []))
-    if header != COLUMNS and header != COLUMNS[: len(header)]:
-        different = sorted(set(header) ^ set(COLUMNS))
+    if header != columns and header != columns[: len(header)]:
+        different = sorted(set(header) ^ set(columns))
         raise UsageError(
             f"the file has other columns: {', '.join(different) or 'in another order'}",
             expected="a benchmark CSV of this version, or a new file",
@@ -186,19 +192,19 @@ def _check_header(path: Path) -> None:
         )
 
 
-def _widen(path: Path) -> None:
+def _widen(path: Path, columns: tuple[str, ...]) -> None:
     """Gives the rows of an earlier version the columns that were added since, empty, in one move."""
     if not path.exists() or path.stat().st_size == 0:
         return
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    if len(header) == len(COLUMNS):
+    if len(header) == len(columns):
         return
     wider = path.with_name(path.name + ".new")
     with wider.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([*row, *[""] * (len(COLUMNS) - len(row))] for row in rows)
+        writer.writerow(columns)
+        writer.writerows([*row, *[""] * (len(columns) - len(row))] for row in rows)
     wider.replace(path)
 
 

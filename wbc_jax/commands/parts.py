@@ -21,9 +21,17 @@ from wbc_jax.data.order import OrderSpec, rows_for_step
 from wbc_jax.data.placement import place
 from wbc_jax.data.resident import fits, gather, load_resident, resident_bytes
 from wbc_jax.data.stream import stream_batches
+from wbc_jax.errors import ConfigError
 from wbc_jax.runtime.devices import activation_dtype, make_mesh
 from wbc_jax.runtime.exchange import share_tree
 from wbc_jax.train.augment import AugmentSpec, augment, center
+from wbc_jax.train.image_sizes import (
+    StepBySize,
+    all_image_sizes,
+    shrink,
+    shrunk_store_px,
+    sized_batches,
+)
 from wbc_jax.train.optim import make_optimizer
 from wbc_jax.train.parallel import (
     CompiledStep,
@@ -46,7 +54,7 @@ class Parts:
     Attributes:
         model: network with the run's activation type.
         state: at step 0, pretrained weights in place, on the mesh.
-        train_step: compiled; counts its traces.
+        train_step: compiled for each image size, see `train.image_sizes`; counts its traces.
         eval_step: compiled; counts its traces.
         batches: step -> iterator of the arguments that `train_step` takes after the state.
         order: decides the images of each step.
@@ -55,7 +63,7 @@ class Parts:
 
     model: Any
     state: TrainState
-    train_step: CompiledStep
+    train_step: StepBySize
     eval_step: CompiledStep
     batches: Callable[[int], Iterator[tuple[Any, ...]]]
     order: OrderSpec
@@ -85,11 +93,11 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
     evaluation_model = build_model(config.model, task.num_classes, dtype=dtype)
     state = _initial_state(config, model, tx, mesh)
     frozen = {"params": state.params, "batch_stats": state.batch_stats}
-    step = make_train_step(
+    step_of_size = partial(
+        make_train_step,
         model,
         tx,
         task,
-        _augmentation(config),
         seed=config.train.seed,
         mixup_alpha=config.augment.mixup_alpha,
         label_smoothing=config.train.label_smoothing,
@@ -105,15 +113,28 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
         axis_name=axis_name,
     )
     compiled = pmap_train_step if axis_name else compile_train_step
+    schedule, size_px = config.train.image_size_schedule, config.data.image_size_px
+    sizes = all_image_sizes(schedule, size_px)
     eval_step = make_eval_step(
         evaluation_model, task, image_size_px=config.data.image_size_px, flip_average=config.eval.flip_average
     )
+    _require_any_size(evaluation_model, sizes)
     return Parts(
         model=evaluation_model,
         state=state,
-        train_step=compiled(step, mesh, resident=resident),
+        train_step=StepBySize(
+            {
+                size: compiled(step_of_size(_augmentation(config, size)), mesh, resident=resident)
+                for size in sizes
+            }
+        ),
         eval_step=compile_eval_step(eval_step, mesh),
-        batches=(_resident_batches if resident else _streamed_batches)(config, samples, order, mesh),
+        batches=sized_batches(
+            (_resident_batches if resident else _streamed_batches)(config, samples, order, mesh),
+            schedule,
+            steps_per_epoch=order.steps_per_epoch,
+            image_size_px=size_px,
+        ),
         order=order,
         mesh=mesh,
     )
@@ -125,12 +146,42 @@ def frozen_parts(config: Config) -> tuple[str, ...]:
     return (*asked, "map") if has_frozen_predictor(config) and "map" not in asked else asked
 
 
-def _augmentation(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    chosen, size = config.augment, config.data.image_size_px
+def _require_any_size(model: Any, sizes_px: tuple[int, ...]) -> None:
+    """ConfigError where the network's parameters depend on the side of its images."""
+    if len(sizes_px) == 1:
+        return
+
+    def shapes(size_px: int) -> Any:
+        images = jax.ShapeDtypeStruct((1, size_px, size_px, 3), np.float32)
+        return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)["params"]
+
+    full = shapes(sizes_px[-1])
+    for size_px in sizes_px[:-1]:
+        if shapes(size_px) != full:
+            raise ConfigError(
+                f"at {size_px} px the network has parameters of another shape than at {sizes_px[-1]} px",
+                expected="a network that takes images of any size",
+                where="train.image_size_schedule",
+                remedy="leave the schedule empty, or choose a convolutional network",
+            )
+
+
+def _augmentation(config: Config, size_px: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """From the store's images to the network's input of `size_px`, shrunk first where that is not the full size."""
+    full_px, store_px = config.data.image_size_px, config.data.store_size_px
+    side_px = shrunk_store_px(store_px, size_px, full_px)
+    change = _changes(config, size_px)
+    if size_px == full_px or side_px >= store_px:
+        return change
+    return lambda key, images: change(key, shrink(images, side_px))
+
+
+def _changes(config: Config, size_px: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    chosen = config.augment
     if not chosen.enabled:
-        return lambda key, images: center(images, size)
+        return lambda key, images: center(images, size_px)
     spec = AugmentSpec(
-        image_size_px=size,
+        image_size_px=size_px,
         flip=chosen.flip,
         rotation_deg=chosen.rotation_deg,
         translation=chosen.translation,

@@ -236,6 +236,14 @@ RESNETS: dict[str, dict[str, Any]] = {
         "stem_pool": False,
         "last_stride": 1,
     },
+    # Narrow and shallow: for time to accuracy on a CPU, at 32-64 px.
+    "resnet_micro": {
+        "stage_sizes": (1, 1, 1),
+        "bottleneck": False,
+        "width": 32,
+        "stem_kernel": 5,
+        "stem_pool": False,
+    },
     "resnet_bottleneck_tiny": _BOTTLENECK_TINY,
     "se_resnext_tiny": {**_BOTTLENECK_TINY, "groups": 4, "width_per_group": 32, "squeeze_excite": True},
     "epsanet_tiny": {**_BOTTLENECK_TINY, "mixing": "psa", "psa_groups": (1, 2, 4, 4)},
