@@ -21,6 +21,7 @@ LINES = {
     "memory": ["--images", "10", "20", "--source-px", "50"],
     "frozen": ["--model", "daffnet_tiny", "--batch-size", "2"],
     "probe": ["--models", "scam", "--heads", "6", "--views", "1"],
+    "time-to-accuracy": ["--config", "scam:tiny", "--target-percent", "95", "--seed", "3", "--out", "x.csv"],
     "compare": ["--torch-compile", "off", "--precision", "float32", "--image-size-px", "64"],
 }
 
