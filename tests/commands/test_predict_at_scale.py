@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from wbc_jax.commands.predict import PredictOptions, predict
 from wbc_jax.commands.prediction_parts import PredictionParts
 from wbc_jax.commands.predictor import Predictor
 from wbc_jax.commands.shards import Shard, find_shard, survey
-from wbc_jax.errors import EXIT_OK, UsageError
+from wbc_jax.errors import EXIT_DATA, EXIT_OK, UsageError
 from wbc_jax.train.steps import Prediction
 
 
@@ -164,6 +167,48 @@ def test_parquet_comes_out_of_the_command(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "p.json")
     rows = parquet.read_table(tmp_path / "p.parquet").to_pylist()
     assert rows == json.loads((tmp_path / "p.json").read_text())
+
+
+def test_ray_gives_the_rows_of_the_local_engine(
+    run_dir: Path, pictures: Path, folder: Path, tmp_path: Path
+) -> None:
+    """With Ray's local cluster; Ray is an optional extra, so the test is skipped, and counted, where it is missing."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed")
+
+    def command(name: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
+        # A process of its own: Ray warns of itself and leaves helpers, neither of which is this test's subject.
+        line = [sys.executable, "-m", "wbc_jax", "predict", run_dir, *options, "--out", tmp_path / name]
+        return subprocess.run([str(word) for word in line], capture_output=True, text=True, timeout=300)
+
+    assert command("local.csv", pictures, folder).returncode == EXIT_OK
+    done = command("ray.csv", pictures, folder, "--engine", "ray", "--part-images", "8")
+    assert done.returncode == EXIT_OK, done.stderr
+    local, spread = (
+        list(csv.DictReader((tmp_path / name).read_text().splitlines())) for name in ("local.csv", "ray.csv")
+    )
+    assert [row["path"] for row in spread] == [row["path"] for row in local]
+    assert len(local) == 26
+    for ours, theirs in zip(local, spread, strict=True):
+        assert float(ours["confidence"]) == pytest.approx(float(theirs["confidence"]), abs=2e-6)
+        assert ours["predicted"] == theirs["predicted"]
+    skipped = [(tmp_path / f"{name}.skipped.csv").read_text() for name in ("local", "ray")]
+    assert skipped[0] == skipped[1]
+    assert not list(tmp_path.glob("*.parts"))
+    stopped = command("stop.csv", folder, "--engine", "ray", "--on-bad-image", "stop")
+    assert stopped.returncode == EXIT_DATA
+    assert "broken.png: empty file" in stopped.stderr
+
+
+def test_ray_that_is_missing_names_the_extra(
+    run_dir: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'wbc-jax\[ray\]'"):
+        predict(run_dir, (pictures,), PredictOptions(out=tmp_path / "p.csv", engine="ray"))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="shares the images out itself"):
+        predict(run_dir, (pictures,), PredictOptions(engine="ray", shard="0/2"))
 
 
 def test_walk_is_the_sorted_list(folder: Path) -> None:

@@ -69,6 +69,10 @@ class PredictOptions:
     <out>-00003-of-00016; auto: the share that SLURM's, torchrun's or Open MPI's variables give this process."""
     part_images: int = 16_384
     """Images after which the work is safe: an interrupted call goes on behind its last complete part."""
+    engine: Literal["local", "ray"] = "local"
+    """Who does the parts: this process, or actors of a Ray cluster, whose machines all see network, images and out."""
+    ray_actors: int = 1
+    """Actors of the Ray engine; each takes one accelerator where there are any."""
 
 
 def predict(source: Path, paths: tuple[Path, ...], options: PredictOptions) -> int:
@@ -98,27 +102,43 @@ def predict(source: Path, paths: tuple[Path, ...], options: PredictOptions) -> i
         print(f"shard {shard.index} of {shard.count} is finished: {out}; nothing to do.")
         return EXIT_OK
 
-    parts = PredictionParts(out, job)
-    notes = parts.done()
-    already = sum(note.images for note in notes)
-    if already:
-        print(f"{already} of {images.here} images were classified before, in {len(notes)} complete parts")
-    files = itertools.islice(shard.take(walk_images(paths)), already, None)
-    remaining = images.here - already
-    bar = track(range(remaining), "images", total=remaining)
+    parts = PredictionParts(out.absolute(), job)
+    files = shard.take(walk_images(paths))
     try:
-        while taken := list(itertools.islice(files, options.part_images)):
-            notes.append(
-                predict_part(
-                    predictor, taken, framing, options, parts, len(notes), seen=lambda: next(bar, None)
-                )
-            )
-        collections.deque(bar, maxlen=0)  # its last line
+        if options.engine == "ray":
+            from wbc_jax.commands.predict_ray import classify_on_ray
+
+            notes = classify_on_ray(source, (file.absolute() for file in files), framing, options, parts)
+        else:
+            notes = _classify_here(predictor, files, images.here, framing, options, parts)
     except BaseException:
-        if not notes:
+        if not parts.done():
             parts.remove()
         raise
     return _conclude(predictor.class_names, notes, parts, out, job, shard)
+
+
+def _classify_here(
+    predictor: Predictor,
+    files: Iterator[Path],
+    count: int,
+    framing: Framing,
+    options: PredictOptions,
+    parts: PredictionParts,
+) -> list[PartNote]:
+    """Makes the parts one after the other, from the first one that is not complete."""
+    notes = parts.done()
+    already = sum(note.images for note in notes)
+    if already:
+        print(f"{already} of {count} images were classified before, in {len(notes)} complete parts")
+    files = itertools.islice(files, already, None)
+    bar = track(range(count - already), "images", total=count - already)
+    while taken := list(itertools.islice(files, options.part_images)):
+        notes.append(
+            predict_part(predictor, taken, framing, options, parts, len(notes), seen=lambda: next(bar, None))
+        )
+    collections.deque(bar, maxlen=0)  # its last line
+    return notes
 
 
 def predict_part(
@@ -210,9 +230,15 @@ def _conclude(
 def _check(options: PredictOptions) -> None:
     problems = [
         f"{name} {value}: must be 1 or more"
-        for name, value in (("batch_size", options.batch_size), ("part_images", options.part_images))
+        for name, value in (
+            ("batch_size", options.batch_size),
+            ("part_images", options.part_images),
+            ("ray_actors", options.ray_actors),
+        )
         if value < 1
     ]
+    if options.engine == "ray" and options.shard != "off":
+        problems.append(f"shard {options.shard}: the Ray engine shares the images out itself, leave it off")
     if options.out.suffix not in FORMATS:
         problems.append(f"out {options.out}: must end in {', '.join(FORMATS)}")
     elif options.out.is_dir():

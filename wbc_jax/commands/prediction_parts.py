@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -96,6 +96,14 @@ class PredictionParts:
             return None
         return note if complete else None
 
+    def write_list(self, index: int, files: Sequence[Path]) -> None:
+        """Notes which images a part is of, for a process that does not walk the folders itself."""
+        write_json(self._list_file(index), [str(file) for file in files])
+
+    def read_list(self, index: int) -> list[Path]:
+        """The images of a part."""
+        return [Path(name) for name in read_json(self._list_file(index))]
+
     def done(self) -> list[PartNote]:
         """The complete parts from the first one on, up to the first gap."""
         notes: list[PartNote] = []
@@ -117,6 +125,9 @@ class PredictionParts:
     def remove(self) -> None:
         """Throws the parts away."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _list_file(self, index: int) -> Path:
+        return self.folder / f"list-{index:06d}.json"
 
     def _note_file(self, index: int) -> Path:
         return self.folder / f"note-{index:06d}.json"
