@@ -22,7 +22,7 @@ import numpy as np
 from wbc_jax.bench.arguments import run_from_command_line
 from wbc_jax.bench.schema import describe_machine
 from wbc_jax.commands.train import RunRequest, train
-from wbc_jax.config import Config, DataConfig
+from wbc_jax.config import Config, DataConfig, ModelConfig
 from wbc_jax.configs import get_recipe
 from wbc_jax.data.experiment import load_divided
 from wbc_jax.errors import EXIT_OK
@@ -33,8 +33,8 @@ from wbc_jax.evaluate.statistics import difference_of_shares, wilson
 class LeakOptions:
     recipe: str = "amnet:tiny"
     """Recipe of both splits."""
-    model: str = "amnet_tiny"
-    """Network by name."""
+    model: str | None = None
+    """Network by name, with its own defaults; None: the recipe's."""
     epochs: int = 16
     """Passes over the training set."""
     image_size_px: int = 80
@@ -54,7 +54,7 @@ def measure(options: LeakOptions) -> int:
     for seed in options.seeds:
         for split_by in ("image", "group"):
             config = _config(options, seed, split_by)
-            run_dir = options.runs / f"{split_by}_{options.model}_{options.image_size_px}px_{seed}"
+            run_dir = options.runs / f"{split_by}_{config.model.name}_{options.image_size_px}px_{seed}"
             code = train(RunRequest(config=config, recipe=options.recipe, run_dir=run_dir))
             if code != EXIT_OK:
                 return code
@@ -75,7 +75,7 @@ def _config(options: LeakOptions, seed: int, split_by: str) -> Config:
         store_size_px=size + size // 10,
     )
     train_config = dataclasses.replace(base.train, epochs=options.epochs, seed=seed)
-    model = dataclasses.replace(base.model, name=options.model)
+    model = base.model if options.model is None else ModelConfig(name=options.model)
     return dataclasses.replace(base, data=data, model=model, train=train_config)
 
 
