@@ -63,14 +63,19 @@ part compare-train 210 compare.py --models $papers --torch-compile off $few
 part end-to-end 60 end_to_end.py --models $lone $store $few
 part input 40 input.py $store $few
 part compare-infer 90 compare.py --models $papers --mode infer --torch-compile off $few
-part variants 110 variants.py --models $lone --batch-sizes $batches $few
+forms="pointwise=dot max_pool=parity stem=padded stem=space_to_depth"
+part variants 110 variants.py --models $lone --forms $forms $few
 part startup 100 startup.py --models $lone --repeats 1 $size
 for model in $papers; do
   part "compiled-$model" 150 compare.py --models "$model" --torch-compile "$compile_mode" $few
 done
 part compare-more 210 compare.py --models $more --torch-compile off $few
+part batch-sizes 90 variants.py --models $lone --batch-sizes $batches $few
 for model in $papers; do
-  [ "$model" = $lone ] || part "variants-$model" 150 variants.py --models "$model" $few
+  [ "$model" = $lone ] && continue
+  forms="pointwise=dot max_pool=parity stem=space_to_depth"
+  [ "$model" = scam ] || forms="$forms grouped=split grouped=merged32 grouped=merged64"
+  part "variants-$model" 200 variants.py --models "$model" --forms $forms $few
 done
 
 [ "$left" = 0 ] || echo "$left parts are left: run the same command again"

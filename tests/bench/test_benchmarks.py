@@ -122,12 +122,17 @@ def test_forms_of_a_step_train_alike_and_are_set_beside_the_default(tmp_path: Pa
     assert float(row["ratio"]) == pytest.approx(against, rel=1e-3)
     assert float(row["step_ms"]) == pytest.approx(4e3 / float(row["images_per_s"]), rel=1e-3)
     (case,) = make_cases(options)
-    listed = variants_of(case, VariantOptions(steps_per_call=(1, 4), batch_sizes=(4, 16)))
+    both = "pointwise=native,grouped=merged64"
+    listed = variants_of(case, VariantOptions(steps_per_call=(1, 4), batch_sizes=(4, 16), forms=(both,)))
     assert [(v.label, v.case.batch_size) for v in listed] == [
         ("default", 4),
+        (both, 4),
         ("steps_per_call=4", 4),
         ("batch_size=16", 16),
     ]
+    assert dict(listed[1].forms) == {"pointwise": "native", "grouped": "merged64"}
+    with pytest.raises(UsageError, match="--forms stem=round"):
+        run_variants(VariantOptions(models=("resnet_tiny",), forms=("stem=round",)))
     with pytest.raises(UsageError, match="steps-per-call or --batch-sizes 0"):
         run_variants(VariantOptions(models=("resnet_tiny",), steps_per_call=(0,)))
 

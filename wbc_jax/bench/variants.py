@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from wbc_jax.bench.subject import Case, TrainSubject
 from wbc_jax.bench.table import print_rows
 from wbc_jax.bench.timing import Timing, interquartile_range, paired_ratios, time_interleaved
 from wbc_jax.errors import EXIT_OK, UsageError
+from wbc_jax.models.lowerings import KINDS, Form, forms
 
 BASE = "default"
 _TOLERANCE = {4: 0.01, 2: 0.1}
@@ -30,6 +32,9 @@ class VariantOptions(ModelOptions):
     """Networks by name; `wbc_jax.models.list_models()` lists all."""
     steps_per_call: tuple[int, ...] = (4,)
     """Steps compiled into one program, besides 1: saves calls where a step is short."""
+    forms: tuple[str, ...] = ()
+    """Forms of operations, each `kind=form`, several at once joined by a comma: `pointwise=dot`,
+    `stem=padded,grouped=merged64`; `wbc_jax.models.lowerings` lists kinds and forms."""
     batch_sizes: tuple[int, ...] = ()
     """Further batch sizes, compared by images/s."""
 
@@ -42,15 +47,18 @@ class Variant:
         label: what the column `variant` says.
         case: what is run.
         steps_per_call: training steps in one compiled program.
+        forms: kind of operation -> form, where it is not the default one.
     """
 
     label: str
     case: Case
     steps_per_call: int = 1
+    forms: Mapping[str, Form] = field(default_factory=dict)
 
     def subject(self) -> TrainSubject:
         """Compiled."""
-        return TrainSubject(self.case, steps_per_call=self.steps_per_call)
+        with forms(**self.forms):
+            return TrainSubject(self.case, steps_per_call=self.steps_per_call)
 
 
 def run_variants(options: VariantOptions) -> int:
@@ -63,6 +71,8 @@ def run_variants(options: VariantOptions) -> int:
             expected="numbers of at least 1" if low else "train: it is training steps that have forms",
             where="wbc-jax benchmark variants",
         )
+    for text in options.forms:
+        parse_forms(text)
     machine = describe_machine()
     rows: list[Row] = []
     for case in make_cases(options):
@@ -74,10 +84,30 @@ def run_variants(options: VariantOptions) -> int:
     return EXIT_OK
 
 
+def parse_forms(text: str) -> dict[str, Form]:
+    """`stem=padded,grouped=merged64` as kinds and forms.
+
+    Raises:
+        UsageError: a kind or form does not exist.
+    """
+    found: dict[str, Form] = {}
+    for part in text.split(","):
+        kind, _, form = part.partition("=")
+        if kind not in KINDS or form not in get_args(Form):
+            raise UsageError(
+                f"--forms {part}",
+                expected=f"kind=form, of the kinds {', '.join(KINDS)} and the forms {', '.join(get_args(Form))}",
+                where="wbc-jax benchmark variants",
+            )
+        found[kind] = cast(Form, form)
+    return found
+
+
 def variants_of(case: Case, options: VariantOptions) -> list[Variant]:
     """The default form first."""
     return [
         Variant(BASE, case),
+        *(Variant(text, case, forms=parse_forms(text)) for text in options.forms),
         *(Variant(f"steps_per_call={k}", case, k) for k in options.steps_per_call if k > 1),
         *(
             Variant(f"batch_size={size}", dataclasses.replace(case, batch_size=size))

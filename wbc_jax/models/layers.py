@@ -16,6 +16,7 @@ from jax.nn.initializers import Initializer, variance_scaling
 from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
+from wbc_jax.models.accelerator_forms import folds, merged_groups, padded_stem, space_to_depth_stem
 from wbc_jax.models.batch_norm import Moments, batch_moments, normalise
 from wbc_jax.models.dense_convolution import dense_convolution, native_convolution
 from wbc_jax.models.depthwise import shifted_products
@@ -90,7 +91,15 @@ def convolve(
         (B, H', W', F) with H' = floor((H + 2 padding - kh) / stride) + 1.
     """
     pads = (padding, padding) if isinstance(padding, int) else padding
+    if kernel.shape[2] == 3 and groups == 1:
+        stem = form_of("stem")
+        if stem == "space_to_depth" and folds(x, kernel, stride, pads):
+            return space_to_depth_stem(x, kernel)
+        if stem == "padded":
+            return padded_stem(x, kernel, stride, pads)
     form = form_of(conv_kind(kernel.shape, groups, pads))
+    if form == "merged32" or form == "merged64":
+        return merged_groups(x, kernel, stride, pads, groups, 32 if form == "merged32" else 64)
     if form == "dot":
         return pointwise(x[:, ::stride, ::stride, :], kernel[0, 0])
     if form == "shifted":

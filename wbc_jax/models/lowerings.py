@@ -12,7 +12,30 @@ from typing import Literal
 
 import jax
 
-Form = Literal["native", "dot", "split", "shifted", "products", "blocked", "parity"]
+Form = Literal[
+    "native",
+    "dot",
+    "split",
+    "shifted",
+    "products",
+    "blocked",
+    "parity",
+    "merged32",
+    "merged64",
+    "padded",
+    "space_to_depth",
+]
+
+KINDS: tuple[str, ...] = (
+    "pointwise",
+    "grouped",
+    "depthwise",
+    "dense",
+    "channel_sums",
+    "max_pool",
+    "stem",
+)
+"""Kinds of operations that have more than one form."""
 
 # `python benchmarks/levers.py` measures each entry; its rows lie in benchmarks/results/cpu_levers.csv.
 WINNERS: dict[tuple[str, str], Form] = {
@@ -24,7 +47,8 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "max_pool"): "parity",
 }
 """(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise`, `dense` convolutions (`layers.convolve`),
-`channel_sums` (batch normalisation), `max_pool` (its gradient)."""
+`channel_sums` (batch normalisation), `max_pool` (its gradient), `stem` (a dense convolution of an image's three
+channels that has a form of its own)."""
 
 _overrides: dict[str, Form] = {}
 
