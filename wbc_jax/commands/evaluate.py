@@ -19,7 +19,7 @@ from wbc_jax.commands.results import score_samples, training_baselines
 from wbc_jax.commands.run import METRICS_FILE, LoadedRun, load_run
 from wbc_jax.commands.scoring import predict_samples
 from wbc_jax.config import DataConfig
-from wbc_jax.data.experiment import PARTS, Samples, load_external, open_prepared
+from wbc_jax.data.experiment import PARTS, PreparedSamples, load_external, open_prepared
 from wbc_jax.data.splits import split_from_json
 from wbc_jax.errors import EXIT_OK, DataError, UsageError, WbcError
 from wbc_jax.evaluate.attributes import Baselines
@@ -86,7 +86,7 @@ class Chosen:
     name: str
     split: str
     own: bool
-    samples: Samples
+    samples: PreparedSamples
     left_out: Mapping[str, int]
 
 
@@ -166,7 +166,7 @@ def choose_samples(run: LoadedRun, data: EvaluateData, split: SplitName | None) 
 
 def own_samples(
     run: LoadedRun, split: str, data: EvaluateData | None = None
-) -> tuple[Samples, dict[str, int]]:
+) -> tuple[PreparedSamples, dict[str, int]]:
     """Images of the run's own split as RUN_DIR/split.json names them, and how many of each class are outside its task.
 
     Raises:
@@ -192,7 +192,9 @@ def own_samples(
             where=str(run.directory / SPLIT_FILE),
             remedy="choose another --split",
         )
-    samples = Samples(store=store, rows=rows, labels=labels[rows], attributes=store.samples.attributes[rows])
+    samples = PreparedSamples(
+        store=store, rows=rows, labels=labels[rows], attributes=store.samples.attributes[rows]
+    )
     return samples, dict(left_out)
 
 

@@ -40,8 +40,9 @@ from wbc_jax.runtime.progress import TrainProgress
 from wbc_jax.runtime.rundir import FollowedRunDir, RunDir
 from wbc_jax.runtime.signals import SignalFlag
 from wbc_jax.runtime.startup import StartUp
+from wbc_jax.train.image_sizes import StepBySize
 from wbc_jax.train.loop import Diverged, LoopOutcome, LoopPlan, run_loop
-from wbc_jax.train.parallel import CompiledStep, split_by_row
+from wbc_jax.train.parallel import split_by_row
 from wbc_jax.train.schedules import learning_rate_at, scaled
 
 
@@ -165,7 +166,7 @@ def _loop(
         )
 
 
-def _noting_the_first(train_step: CompiledStep, startup: StartUp) -> Callable[[Any, Any], tuple[Any, Any]]:
+def _noting_the_first(train_step: StepBySize, startup: StartUp) -> Callable[[Any, Any], tuple[Any, Any]]:
     """The step as the loop calls it; it waits for the first one to end, and for no other."""
 
     def step(state: Any, batch: tuple[Any, ...]) -> tuple[Any, Any]:

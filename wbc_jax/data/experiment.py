@@ -59,6 +59,13 @@ class Samples:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedSamples(Samples):
+    """Samples of one prepared data set."""
+
+    store: PackedStore
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
     """Data of one run.
 
@@ -191,7 +198,7 @@ def load_experiment(data: DataConfig) -> Experiment:
     )
 
 
-def load_external(data: DataConfig, task: Task, split: str = "all") -> tuple[Samples, dict[str, int]]:
+def load_external(data: DataConfig, task: Task, split: str = "all") -> tuple[PreparedSamples, dict[str, int]]:
     """Images of any data set, labelled for the task of a trained network.
 
     Args:
@@ -242,8 +249,10 @@ def _task(data: DataConfig, store: PackedStore, protocol: str) -> Task:
     return class_task(f"{data.dataset}", (*known, *sorted(present - set(known))))
 
 
-def _samples(store: PackedStore, rows: np.ndarray, labels: np.ndarray) -> Samples:
-    return Samples(store=store, rows=rows, labels=labels[rows], attributes=store.samples.attributes[rows])
+def _samples(store: PackedStore, rows: np.ndarray, labels: np.ndarray) -> PreparedSamples:
+    return PreparedSamples(
+        store=store, rows=rows, labels=labels[rows], attributes=store.samples.attributes[rows]
+    )
 
 
 def _require_pinned(data: DataConfig, split: Split) -> None:
