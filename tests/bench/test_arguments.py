@@ -31,6 +31,7 @@ LINES = {
     "scaling": ["--devices", "1", "4", "--models", "resnet_tiny"],
     "scaling-model": ["--devices", "8", "256", "--images-per-s", "4000", "--device", "H100"],
     "memory": ["--images", "10", "20", "--source-px", "50"],
+    "levers": ["--levers", "dense", "max_pool", "--models", "resnet50", "--repeats", "6"],
     "frozen": ["--model", "daffnet_tiny", "--batch-size", "2"],
     "probe": ["--models", "scam", "--heads", "6", "--views", "1"],
     "time-to-accuracy": ["--config", "scam:tiny", "--target-percent", "95", "--seed", "3", "--out", "x.csv"],

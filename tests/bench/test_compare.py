@@ -219,8 +219,8 @@ def test_twin_trains_as_an_optimiser_step_by_hand_would(case: Case) -> None:
 
 
 def test_networks_without_twin_and_missing_torch_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"no PyTorch twin of alexnet, lenet"):
-        run_compare(CompareOptions(models=("alexnet", "resnet18", "lenet")))
+    with pytest.raises(UsageError, match=r"no PyTorch twin of inception_v4, lenet"):
+        run_compare(CompareOptions(models=("inception_v4", "resnet18", "lenet")))
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(UsageError, match=r"pip install 'wbc-jax\[test\]'"):
         run_compare(CompareOptions(models=("resnet18",)))

@@ -169,6 +169,7 @@ NETWORKS: dict[str, tuple[str, int, int]] = {
     "epsanet101": ("resnet", 1000, 38_900_279),
     "dist_resnet50": ("resnet", 1000, 25_557_032),
     "resnet_tiny": ("resnet", 5, 308_181),
+    "resnet_micro": ("resnet", 5, 309_541),
     "resnet_bottleneck_tiny": ("resnet", 5, 507_029),
     "se_resnext_tiny": ("resnet", 5, 682_833),
     "epsanet_tiny": ("resnet", 5, 605_198),

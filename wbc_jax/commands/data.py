@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from wbc_jax.data.prepare import SOURCE_FILE, Place, locate
 from wbc_jax.data.prepare import prepare as prepare_store
@@ -43,7 +43,10 @@ class DataOptions:
 
 def list_datasets() -> int:
     """Prints every data set: size, classes, whether its raw files are found and which stores are prepared."""
-    table = Table("data set", "images", "classes", "raw files", "prepared", "what it is", box=None)
+    # A name is what one types next: it is never cut.
+    table = Table(
+        Column("data set", no_wrap=True), "images", "classes", "raw files", "prepared", "what it is", box=None
+    )
     for name, facts in DATASETS.items():
         table.add_row(
             name,

@@ -113,7 +113,10 @@ class Planner:
             if not others:
                 wanted = ", ".join(config.morphology.other_datasets)
                 return LeftOut(f"none of the data sets for pseudo-labels is here: {wanted}")
-            config = with_values(config, {"morphology.other_datasets": others})
+            raw = self.places.raw_dir
+            elsewhere = None if raw is None else str(raw)
+            places = {"morphology.other_datasets": others, "morphology.other_raw_dir": elsewhere}
+            config = with_values(config, places)
         if config.model.name not in list_models():
             return LeftOut(f"the network {config.model.name} is not part of this version")
         marks = [f"{name}={self._digest(path)}" for name, path in sorted(weights.items())]
@@ -158,7 +161,6 @@ class Planner:
             "data.dataset": dataset,
             "data.raw_dir": None if raw is None else str(raw),
             "data.cache_dir": None if cache is None else str(cache),
-            "morphology.other_raw_dir": None if raw is None else str(raw),
             "runtime.cluster": "off",
         }
 
