@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from wbc_jax.errors import UsageError
 from wbc_jax.models.attention import Attention, SpatialGate, eca_kernel_size
+from wbc_jax.models.resnet import _Block
 
 SIZES = [(2, 7, 7, 32), (3, 5, 9, 64)]
 KINDS = ("none", "cam", "sam", "parallel", "csam", "scam", "se", "eca")
@@ -137,6 +138,26 @@ def test_spatial_gate_reads_maximum_then_mean() -> None:
         params = {**variables["params"], "conv": {"kernel": kernel}}
         out = gate.apply({**variables, "params": params}, x, use_running_average=True)
         np.testing.assert_allclose(jax.scipy.special.logit(out[..., 0]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_through_a_maximum_survives_other_roundings() -> None:
+    """At this level XLA computes the gated map twice, rounded differently: `jnp.max` has a gradient of 0 / 0 here."""
+    random = np.random.default_rng(2)
+    x = jnp.asarray(random.normal(0.2, 1.0, (2, 10, 9, 24)), jnp.float32)
+    block = _Block(64, 1, bottleneck=False, spatial_gate=True)
+    variables = jax.tree.map(
+        lambda a: jnp.asarray(
+            random.uniform(0.5, 1.5, a.shape) if a.ndim == 1 else random.normal(0, 0.1, a.shape), jnp.float32
+        ),
+        block.init(jax.random.key(0), x, use_running_average=True),
+    )
+    weights = random.normal(size=(2, 10, 9, 64)).astype(np.float32)
+
+    def loss(x: jax.Array) -> jax.Array:
+        return (block.apply(variables, x, use_running_average=True) * weights).sum()
+
+    quick = jax.jit(jax.grad(loss), compiler_options={"xla_backend_optimization_level": 0})(x)
+    np.testing.assert_allclose(quick, jax.jit(jax.grad(loss))(x), atol=1e-4)
 
 
 def test_spatial_gate_is_alive_at_the_start_and_averages_slowly() -> None:

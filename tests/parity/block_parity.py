@@ -80,7 +80,8 @@ def assert_same_block(
     (param_grads, input_grad), y = gradient(variables.get("params", {}), jnp.asarray(inputs))
     assert twins.largest_difference(y, output.detach().numpy()) <= TOLERANCE
     assert leaf.grad is not None
-    assert twins.largest_difference(input_grad, from_torch(leaf.grad).numpy()) <= TOLERANCE
+    difference = twins.largest_difference(input_grad, from_torch(leaf.grad).numpy())
+    assert difference <= TOLERANCE, difference
     expected = {our_path(n): to_flax(p.grad.numpy()) for n, p in theirs.named_parameters()}
     found = flatten({"params": param_grads})
     assert found.keys() == expected.keys()

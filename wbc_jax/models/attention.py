@@ -23,6 +23,7 @@ from wbc_jax.models.layers import (
     global_max_pool,
     torch_default,
 )
+from wbc_jax.models.pooling import maximum_along
 
 AttentionName = Literal["none", "cam", "sam", "parallel", "csam", "scam", "se", "eca"]
 REDUCTION = 16
@@ -41,7 +42,7 @@ class SpatialGate(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
         wide = x.astype(jnp.float32)
-        maps = jnp.stack([jnp.max(wide, axis=-1), jnp.mean(wide, axis=-1)], axis=-1)  # (B, H, W, 2)
+        maps = jnp.stack([maximum_along(wide, -1), jnp.mean(wide, axis=-1)], axis=-1)  # (B, H, W, 2)
         mixed = Conv(1, kernel_size=7, padding=3, name="conv")(maps)  # (B, H, W, 1)
         bn = BatchNorm(momentum=0.99, axis_name=self.bn_axis_name, name="bn")
         return nn.sigmoid(bn(mixed, use_running_average=use_running_average))

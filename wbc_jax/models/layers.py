@@ -23,6 +23,7 @@ from wbc_jax.models.depthwise import shifted_products
 from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.pointwise import pointwise
 from wbc_jax.models.pooling import max_pool as max_pool
+from wbc_jax.models.pooling import maximum_along
 
 Padding = int | tuple[int, int]
 """Zeros added on each side; a pair for (height, width)."""
@@ -236,7 +237,8 @@ def global_average_pool(x: jax.Array) -> jax.Array:
 
 def global_max_pool(x: jax.Array) -> jax.Array:
     """(B, H, W, C) -> float32 (B, C)."""
-    return jnp.max(x, axis=(1, 2)).astype(jnp.float32)
+    batch, height, width, channels = x.shape
+    return maximum_along(x.reshape(batch, height * width, channels), 1).astype(jnp.float32)
 
 
 def pooling_matrix(inputs: int, outputs: int) -> np.ndarray:

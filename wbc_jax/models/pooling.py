@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,31 @@ def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2, padding: int = 1) 
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     lowest = np.asarray(-np.inf, x.dtype)
     return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def maximum_along(x: jax.Array, axis: int) -> jax.Array:
+    """Maximum along one axis, which falls away; the gradient goes to the first element that holds it.
+
+    The gradient of `jnp.max` asks which elements equal the maximum. XLA may compute x a second time for that, rounded
+    otherwise: then none does, and the gradient is 0 / 0. A position does not depend on rounding twice.
+    """
+    return jnp.max(x, axis=axis)
+
+
+def _maximum_forward(x: jax.Array, axis: int):
+    return jnp.max(x, axis=axis), (jnp.argmax(x, axis=axis), x.shape)
+
+
+def _maximum_backward(axis: int, kept, cotangent: jax.Array):
+    position, shape = kept
+    positions = jax.lax.broadcasted_iota(position.dtype, shape, axis % len(shape))
+    chosen = positions == jnp.expand_dims(position, axis)
+    wide = jnp.broadcast_to(jnp.expand_dims(cotangent, axis), shape)
+    return (jnp.where(chosen, wide, jnp.zeros((), cotangent.dtype)),)
+
+
+maximum_along.defvjp(_maximum_forward, _maximum_backward)
 
 
 @jax.custom_vjp
@@ -70,12 +97,14 @@ def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
     lowest = np.asarray(-np.inf, x.dtype)
     # Enough padding below and right for odd and even sizes alike.
     padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=lowest)
-    first = jnp.full(y.shape, 9, jnp.int32)
-    for position in reversed(range(9)):
+    # Found anew: x may be computed a second time here, rounded otherwise, and equal y nowhere.
+    first, largest = jnp.zeros(y.shape, jnp.int32), jnp.full(y.shape, lowest)
+    for position in range(9):
         row, column = divmod(position, 3)
         value = padded[:, row : row + 2 * height : 2, column : column + 2 * width : 2]
-        first = jnp.where(value == y, position, first)
-    return first
+        larger = value > largest
+        first, largest = jnp.where(larger, position, first), jnp.where(larger, value, largest)
+    return jnp.where(jnp.isnan(y), 9, first)
 
 
 _halve.defvjp(_forward, _backward)
