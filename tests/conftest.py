@@ -1,13 +1,19 @@
-"""Strictness for every test: no silent promotion or broadcasting; four virtual CPU devices."""
+"""Strictness for every test: no silent promotion or broadcasting; four virtual CPU devices.
+
+Most tests compute for milliseconds, so programs are compiled with little optimisation, which halves the time of the
+whole. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` compiles them as users do; parity and the canary always do.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -16,6 +22,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Programs of this module are compiled as users' are."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

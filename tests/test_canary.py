@@ -11,6 +11,7 @@ import jaxlib
 import pytest
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("count", [1025, 32_769, 50_001])
 def test_fused_matrix_product_and_reduction_is_right(count: int) -> None:
     """Squared length of rotated points (i, 0, 0): an exact power of two in float32 for the chosen last rows."""

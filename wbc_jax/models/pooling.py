@@ -23,13 +23,17 @@ def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2, padding: int = 1) 
     return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def maximum_along(x: jax.Array, axis: int) -> jax.Array:
     """Maximum along one axis, which falls away; the gradient goes to the first element that holds it.
 
     The gradient of `jnp.max` asks which elements equal the maximum. XLA may compute x a second time for that, rounded
     otherwise: then none does, and the gradient is 0 / 0. A position does not depend on rounding twice.
     """
+    return _maximum(x, axis)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _maximum(x: jax.Array, axis: int) -> jax.Array:
     return jnp.max(x, axis=axis)
 
 
@@ -45,7 +49,7 @@ def _maximum_backward(axis: int, kept, cotangent: jax.Array):
     return (jnp.where(chosen, wide, jnp.zeros((), cotangent.dtype)),)
 
 
-maximum_along.defvjp(_maximum_forward, _maximum_backward)
+_maximum.defvjp(_maximum_forward, _maximum_backward)
 
 
 @jax.custom_vjp
