@@ -82,8 +82,8 @@ PURE = (
 )
 PURE_LIBRARIES = {"jax", "flax", "optax", "numpy", "chex", "wbc_jax"}
 PURE_STANDARD = {
-    "__future__", "abc", "collections", "contextlib", "dataclasses", "difflib", "enum", "functools", "hashlib",
-    "inspect", "itertools", "json", "math", "operator", "re", "types", "typing",
+    "__future__", "abc", "collections", "contextlib", "contextvars", "dataclasses", "difflib", "enum", "functools",
+    "hashlib", "inspect", "itertools", "json", "math", "operator", "re", "types", "typing",
 }  # fmt: skip
 
 

@@ -27,8 +27,11 @@ Command = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    cache = tmp_path_factory.mktemp("cache")
-    cache.chmod(0o700)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    cache = shared / "cache"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    # Without this process's XLA_FLAGS: one device, and the emitters whose rounding does not depend on the loader.
     kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "WBC_DATA_DIR")}
     return {**kept, "WBC_CACHE_DIR": str(cache), "COLUMNS": "140"}
 

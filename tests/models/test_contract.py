@@ -18,6 +18,7 @@ from wbc_jax.errors import UsageError
 from wbc_jax.models import create_model, list_models, model_fields
 from wbc_jax.models.densenet import DenseNet
 from wbc_jax.models.endpoints import tap_variables
+from wbc_jax.models.initialisers import init_variables
 from wbc_jax.models.summary import count_parameters
 from wbc_jax.train.freeze import partition
 
@@ -36,7 +37,7 @@ def init_shapes(model: Any, size: int = 64) -> Any:
 def small(name: str, num_classes: int | None = 3, **fields: Any) -> tuple[Any, Any]:
     model = create_model(name, num_classes=num_classes, **{**SMALL[name], **fields})
     size = family_of(name).size_px
-    init = compiled(lambda key: model.init(key, images(size=size), train=False))
+    init = compiled(lambda key: init_variables(model, key, images(size=size)))
     return model, init(jax.random.key(1))
 
 
@@ -88,7 +89,7 @@ def test_logits_endpoints_and_head(name: str) -> None:
 
 
 class Computed(NamedTuple):
-    """What one compiled program of a small network gives."""
+    """What a small network gives."""
 
     variables: Any
     gradients: Any
@@ -121,14 +122,19 @@ def computed(request: pytest.FixtureRequest) -> tuple[str, Computed]:
             return class_loss
         return class_loss + jnp.square(endpoints["attribute_logits"] - 1.0).mean()
 
-    @compiled
-    def compute(variables: Any) -> Any:
-        logits, _ = model.apply(variables, batch, train=False)
-        logits_bf16, _ = narrow.apply(variables, batch, train=False)
-        _, frozen = train(variables["params"], use_running_average=True)
-        return jax.grad(loss)(variables["params"]), logits, logits_bf16, frozen.get("batch_stats", {})
+    def evaluate(model: Any, variables: Any) -> jax.Array:
+        return model.apply(variables, batch, train=False)[0]
 
-    return name, Computed(variables, *compute(variables))
+    def statistics(params: Any) -> Any:
+        return train(params, use_running_average=True)[1].get("batch_stats", {})
+
+    return name, Computed(
+        variables,
+        compiled(jax.grad(loss))(variables["params"]),
+        compiled(functools.partial(evaluate, model))(variables),
+        compiled(functools.partial(evaluate, narrow))(variables),
+        compiled(statistics)(variables["params"]),
+    )
 
 
 def test_every_parameter_learns(computed: tuple[str, Computed]) -> None:

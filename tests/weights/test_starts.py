@@ -16,6 +16,7 @@ from state_dicts import counting_state, without_counters
 from wbc_jax.errors import UsageError, WeightsError
 from wbc_jax.models import create_model
 from wbc_jax.models.daffnet import SEMANTIC_TRUNKS
+from wbc_jax.models.initialisers import init_variables
 from wbc_jax.models.zoo.vgg import VGG
 from wbc_jax.weights import convert_torchvision, load_pretrained_into, save_variables
 from wbc_jax.weights.merge import flatten
@@ -160,10 +161,10 @@ def test_semantic_branch_without_residual_blocks_runs_and_takes_no_gate(
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     fields: dict[str, Any] = {"num_classes": 5, "semantic_name": "vgg_small", "semantic_units": 8}
     model = create_model("daffnet_tiny", **fields, spatial_gate="none")
-    variables = model.init(jax.random.key(1), images, train=False)
-    logits, endpoints = model.apply(variables, images, train=False)
+    variables = jax.jit(lambda key: init_variables(model, key, images))(jax.random.key(1))
+    logits, endpoints = jax.jit(lambda variables: model.apply(variables, images, train=False))(variables)
     assert logits.shape == (2, 5)
     assert endpoints["pre_logits"].shape == (2, 8 + 128)
     assert endpoints["semantic/stage5"].shape == (2, 2, 2, 8)
     with pytest.raises(UsageError, match="no residual blocks"):
-        create_model("daffnet_tiny", **fields).init(jax.random.key(1), images, train=False)
+        zeros_of("daffnet_tiny", **fields)

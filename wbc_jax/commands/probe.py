@@ -23,6 +23,7 @@ from wbc_jax.config import Config
 from wbc_jax.config_json import digest
 from wbc_jax.data.experiment import Experiment, Samples, load_experiment
 from wbc_jax.errors import EXIT_OK, ConfigError, UsageError
+from wbc_jax.models.initialisers import init_variables
 from wbc_jax.runtime.devices import activation_dtype
 from wbc_jax.runtime.json_files import write_json
 from wbc_jax.train.known_attributes import make_view_step
@@ -191,8 +192,8 @@ def _network(config: Config, experiment: Experiment) -> tuple[Any, dict[str, Any
     dtype = activation_dtype(config.train.precision)
     model = build_model(config.model, experiment.task.num_classes, dtype=dtype)
     size = config.data.image_size_px
-    initialise = jax.jit(lambda key: model.init(key, jnp.zeros((1, size, size, 3)), train=False))
-    variables, lines = load_weights(config.model, dict(initialise(jax.random.key(config.train.seed))))
+    initialise = jax.jit(lambda key: init_variables(model, key, jnp.zeros((1, size, size, 3))))
+    variables, lines = load_weights(config.model, initialise(jax.random.key(config.train.seed)))
     print("\n".join(lines))
     return model, variables
 

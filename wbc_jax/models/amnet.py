@@ -18,13 +18,13 @@ from wbc_jax.errors import UsageError
 from wbc_jax.models.attention import SqueezeExcite, scale_channels
 from wbc_jax.models.endpoints import Endpoints, record
 from wbc_jax.models.gather_excite import GatherExcite, GatherExtent, GatherKind
+from wbc_jax.models.initialisers import kaiming_fan_out
 from wbc_jax.models.layers import (
     BatchNorm,
     Conv,
     Linear,
     adaptive_average_pool,
     global_average_pool,
-    kaiming_fan_out,
     pooling_matrix,
 )
 from wbc_jax.models.resnet import RESNETS, ResNet

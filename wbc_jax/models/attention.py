@@ -14,15 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from wbc_jax.errors import UsageError
-from wbc_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    Linear,
-    convolve,
-    global_average_pool,
-    global_max_pool,
-    torch_default,
-)
+from wbc_jax.models.initialisers import torch_default
+from wbc_jax.models.layers import BatchNorm, Conv, Linear, convolve, global_average_pool, global_max_pool
 from wbc_jax.models.pooling import maximum_along
 
 AttentionName = Literal["none", "cam", "sam", "parallel", "csam", "scam", "se", "eca"]

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
 from wbc_jax.models.endpoints import Endpoints, record
+from wbc_jax.models.initialisers import kaiming_fan_in
 from wbc_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -20,7 +21,6 @@ from wbc_jax.models.layers import (
     batch_moments,
     check_images,
     global_average_pool,
-    kaiming_fan_in,
     max_pool,
 )
 

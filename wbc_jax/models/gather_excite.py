@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from wbc_jax.models.attention import REDUCTION
-from wbc_jax.models.layers import BatchNorm, Conv, Linear, global_average_pool, kaiming_fan_in
+from wbc_jax.models.initialisers import kaiming_fan_in
+from wbc_jax.models.layers import BatchNorm, Conv, Linear, global_average_pool
 
 GatherKind = Literal["theta_minus", "theta", "theta_plus"]
 GatherExtent = Literal["global", "2", "4", "8"]

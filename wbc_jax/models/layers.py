@@ -1,18 +1,15 @@
-"""The layers every network is made of: convolution, batch normalisation, linear, pooling, initialisers.
+"""The layers every network is made of: convolution, batch normalisation, linear, pooling.
 
 Layout is NHWC, kernels are HWIO. Parameters and statistics are float32 whatever the activation dtype.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.nn.initializers import Initializer, variance_scaling
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
@@ -20,6 +17,7 @@ from wbc_jax.models.accelerator_forms import folds, merged_groups, padded_stem, 
 from wbc_jax.models.batch_norm import Moments, batch_moments, normalise
 from wbc_jax.models.dense_convolution import dense_convolution, native_convolution
 from wbc_jax.models.depthwise import shifted_products
+from wbc_jax.models.initialisers import torch_default, torch_default_bias
 from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.pointwise import pointwise
 from wbc_jax.models.pooling import max_pool as max_pool
@@ -30,23 +28,6 @@ Padding = int | tuple[int, int]
 
 # Beyond this many groups the split form would be thousands of tiny operations, never measured.
 _MAX_SPLIT_GROUPS = 64
-
-
-# torch's kaiming_normal_ with ReLU gain, by outputs (torchvision ResNet) and by inputs (DenseNet), not truncated.
-kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
-kaiming_fan_in: Initializer = variance_scaling(2.0, "fan_in", "normal")
-# torch's default for convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), weight and bias alike.
-torch_default: Initializer = variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-
-
-def torch_default_bias(fan_in: int) -> Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)); a bias cannot tell its layer's fan-in from its own shape."""
-    bound = 1.0 / math.sqrt(fan_in)
-
-    def init(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound, out_sharding=out_sharding)
-
-    return init
 
 
 def check_images(images: jax.Array) -> None:

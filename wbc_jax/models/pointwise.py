@@ -23,7 +23,10 @@ def _backward(kept, cotangent: jax.Array):
     x, kernel = kept
     d_x = jax.lax.dot_general(cotangent, kernel, (((3,), (1,)), ((), ())))
     if x.size // x.shape[-1] < _MANY_PIXELS:
-        return d_x, jax.lax.dot_general(x, cotangent, (((0, 1, 2), (0, 1, 2)), ((), ())))
+        # The first operand is the one transposed: the narrower map.
+        narrow, wide = (cotangent, x) if cotangent.shape[-1] < x.shape[-1] else (x, cotangent)
+        product = jax.lax.dot_general(narrow, wide, (((0, 1, 2), (0, 1, 2)), ((), ())))
+        return d_x, product.T if narrow is cotangent else product
     rows, d_rows = x.reshape(-1, x.shape[-1]), cotangent.reshape(-1, cotangent.shape[-1])  # (B H W, C)
     return d_x, jax.lax.dot_general(rows, d_rows, (((0,), (0,)), ((), ())))
 

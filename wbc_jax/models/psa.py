@@ -8,7 +8,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from wbc_jax.models.attention import REDUCTION, scale_channels
-from wbc_jax.models.layers import Conv, Linear, global_average_pool, kaiming_fan_out
+from wbc_jax.models.initialisers import kaiming_fan_out
+from wbc_jax.models.layers import Conv, Linear, global_average_pool
 
 KERNEL_SIZES: tuple[int, ...] = (3, 5, 7, 9)
 

@@ -16,15 +16,8 @@ from jax.typing import DTypeLike
 
 from wbc_jax.models.attention import SpatialGate, SqueezeExcite, scale_channels, scale_positions
 from wbc_jax.models.endpoints import Endpoints, record
-from wbc_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    Linear,
-    check_images,
-    global_average_pool,
-    kaiming_fan_out,
-    max_pool,
-)
+from wbc_jax.models.initialisers import kaiming_fan_out
+from wbc_jax.models.layers import BatchNorm, Conv, Linear, check_images, global_average_pool, max_pool
 from wbc_jax.models.psa import PyramidSqueezeAttention
 
 Mixing = Literal["conv", "psa"]

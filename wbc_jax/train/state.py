@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+from wbc_jax.models.initialisers import init_variables
 from wbc_jax.train.freeze import partition
 
 Tree = Mapping[str, Any]
@@ -107,7 +108,7 @@ def _initialiser(model, tx, image_size_px: int, ema: bool, freeze: tuple[str, ..
 
     def initialise(key: jax.Array) -> TrainState:
         images = jnp.zeros((1, image_size_px, image_size_px, 3), jnp.float32)
-        variables = model.init(key, images, train=False)
+        variables = init_variables(model, key, images)
         params = variables["params"]
         trainable, _ = partition(params, freeze)
         return TrainState(

@@ -11,7 +11,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from wbc_jax.models.endpoints import Endpoints, record
-from wbc_jax.models.layers import Linear, check_images, global_average_pool, kaiming_fan_in, kaiming_fan_out
+from wbc_jax.models.initialisers import kaiming_fan_in, kaiming_fan_out
+from wbc_jax.models.layers import Linear, check_images, global_average_pool
 from wbc_jax.models.zoo.units import ConvNorm
 
 

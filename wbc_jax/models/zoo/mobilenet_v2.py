@@ -11,10 +11,11 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from wbc_jax.models.endpoints import Endpoints, record
-from wbc_jax.models.layers import Linear, check_images, global_average_pool, kaiming_fan_out
+from wbc_jax.models.initialisers import kaiming_fan_out, normal
+from wbc_jax.models.layers import Linear, check_images, global_average_pool
 from wbc_jax.models.zoo.units import ConvNorm
 
-_head_init = nn.initializers.normal(0.01)
+_head_init = normal(0.01)
 Stage = tuple[int, int, int, int]
 """Expansion, channels, blocks, stride of the first block."""
 

@@ -11,7 +11,8 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
-from wbc_jax.models.layers import BatchNorm, Conv, Padding, torch_default
+from wbc_jax.models.initialisers import torch_default
+from wbc_jax.models.layers import BatchNorm, Conv, Padding
 
 
 class ConvNorm(nn.Module):

@@ -10,17 +10,11 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from wbc_jax.models.endpoints import Endpoints, record
-from wbc_jax.models.layers import (
-    Conv,
-    Linear,
-    adaptive_average_pool,
-    check_images,
-    kaiming_fan_out,
-    max_pool,
-)
+from wbc_jax.models.initialisers import kaiming_fan_out, normal
+from wbc_jax.models.layers import Conv, Linear, adaptive_average_pool, check_images, max_pool
 from wbc_jax.models.zoo.units import check_image_size
 
-_linear_init = nn.initializers.normal(0.01)
+_linear_init = normal(0.01)
 POOLED_SIZE = (7, 7)
 """What the last map is pooled to, so that any image size meets the same linear layers."""
 

@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
 from wbc_jax.models.endpoints import Endpoints, record
-from wbc_jax.models.layers import Conv, Linear, check_images, torch_default
+from wbc_jax.models.initialisers import normal, torch_default
+from wbc_jax.models.layers import Conv, Linear, check_images
 
 _xavier = nn.initializers.xavier_uniform()
 _patch_init = variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -52,7 +53,7 @@ class _EncoderBlock(nn.Module):
         weights = nn.softmax(scores / math.sqrt(channels // self.heads), axis=-1).astype(self.dtype)
         mixed = jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(batch, tokens, channels)
         x = x + drop(dense(mixed, "attended", channels, kernel_init=torch_default))
-        mlp = {"kernel_init": _xavier, "bias_init": nn.initializers.normal(1e-6)}
+        mlp = {"kernel_init": _xavier, "bias_init": normal(1e-6)}
         hidden = nn.gelu(dense(norm(x, "norm2"), "mlp1", self.mlp_features, **mlp), approximate=False)
         return x + drop(dense(drop(hidden), "mlp2", channels, **mlp))
 
@@ -130,7 +131,7 @@ class VisionTransformer(nn.Module):
         """float32 (1, 1 + rows * columns, C); the class token's own position comes first."""
         side = self.image_size_px // self.patch_size
         shape = (1, 1 + side * side, self.features)
-        embedding = self.param("position_embedding", nn.initializers.normal(0.02), shape, jnp.float32)
+        embedding = self.param("position_embedding", normal(0.02), shape, jnp.float32)
         return resize_positions(embedding, rows, columns)
 
     def _check_size(self, images: jax.Array) -> None:
