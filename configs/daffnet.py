@@ -82,7 +82,7 @@ def tiny() -> Config:
             dataset="synthetic_smear", image_size_px=48, store_size_px=56, max_images_per_class=240
         ),
         optim=dataclasses.replace(_SMALL.optim, ema_decay=0.9),
-        train=TrainConfig(epochs=5, batch_size=32),
+        train=TrainConfig(epochs=4, batch_size=32),
         eval=EvalConfig(batch_size=64, every_epochs=2),
         morphology=MorphologyConfig(
             three_step=True,
