@@ -27,10 +27,7 @@ RUN = (*SMALL, "--train.epochs", "2", "--checkpoint.every-steps", "2", "--eval.b
 
 
 def _devices(count: int) -> dict[str, str]:
-    return {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-    }
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
 
 def _free_port() -> int:

@@ -1,7 +1,7 @@
 """Weights before training: torch's distributions, and the weights of a whole network drawn at once.
 
-XLA compiles each draw of random numbers for 0.2 s. A network has hundreds of kernels, so `init_variables` draws one
-vector of normal and one of uniform numbers, and the initialisers here take their shares of it.
+XLA compiles each draw of random numbers anew. A network has hundreds of kernels, so `init_variables` draws one vector
+of normal and one of uniform numbers, and the initialisers here take their shares of them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def normal(deviation: float) -> Initializer:
 
 
 def init_variables(model: nn.Module, key: jax.Array, images: jax.Array) -> dict[str, Any]:
-    """`model.init(key, images, train=False)`, compiled in a tenth of the time: same distributions, other numbers.
+    """`model.init(key, images, train=False)`, sooner compiled: the same distributions, other numbers.
 
     Args:
         model: any network of the package; initialisers that are not of this module draw as ever.
