@@ -75,11 +75,13 @@ def test_the_table_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         return re.findall(r"= (dot_general|conv_general_dilated)\[", str(jaxpr))
 
     x, pointwise, grouped = jnp.ones((1, 4, 4, 8)), jnp.ones((1, 1, 8, 8)), jnp.ones((3, 3, 2, 8))
-    many = jnp.ones((1, 4, 4, 128))
+    middle, many = jnp.ones((1, 4, 4, 64)), jnp.ones((1, 4, 4, 128))
     assert primitives(x, pointwise, 1) == ["dot_general"]
-    assert primitives(x, grouped, 4) == ["conv_general_dilated"] * 4
+    assert primitives(x, grouped, 4) == ["conv_general_dilated"]  # all narrow groups merged
+    assert primitives(middle, jnp.ones((3, 3, 4, 64)), 16) == ["conv_general_dilated"] * 4
+    assert primitives(middle, jnp.ones((3, 3, 32, 64)), 2) == ["conv_general_dilated"] * 2
     assert primitives(many, jnp.ones((3, 3, 1, 128)), 128) == []  # shifted products
-    assert primitives(many, jnp.ones((3, 3, 1, 256)), 128) == ["conv_general_dilated"]
+    assert primitives(many, jnp.ones((3, 3, 1, 256)), 128) == ["conv_general_dilated"] * 8
     monkeypatch.setattr(jax, "default_backend", lambda: "elsewhere")
     assert primitives(x, pointwise, 1) == ["conv_general_dilated"]
     assert primitives(x, grouped, 4) == ["conv_general_dilated"]

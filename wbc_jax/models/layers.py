@@ -13,21 +13,19 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
-from wbc_jax.models.accelerator_forms import folds, merged_groups, padded_stem, space_to_depth_stem
 from wbc_jax.models.batch_norm import Moments, batch_moments, normalise
 from wbc_jax.models.dense_convolution import dense_convolution, native_convolution
 from wbc_jax.models.depthwise import shifted_products
+from wbc_jax.models.grouped import merged_groups, split_groups
 from wbc_jax.models.initialisers import torch_default, torch_default_bias
 from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.pointwise import pointwise
 from wbc_jax.models.pooling import max_pool as max_pool
 from wbc_jax.models.pooling import maximum_along
+from wbc_jax.models.stems import folds, padded_stem, space_to_depth_stem
 
 Padding = int | tuple[int, int]
 """Zeros added on each side; a pair for (height, width)."""
-
-# Beyond this many groups the split form would be thousands of tiny operations, never measured.
-_MAX_SPLIT_GROUPS = 64
 
 
 def check_images(images: jax.Array) -> None:
@@ -88,12 +86,9 @@ def convolve(
         return shifted_products(x, kernel, stride, pads)
     if form == "products":
         return dense_convolution(x, kernel, stride, pads)
-    if form == "native" or groups > _MAX_SPLIT_GROUPS:
-        return native_convolution(x, kernel, stride, pads, groups)
-    channel_slices = jnp.split(x, groups, axis=-1)
-    kernel_slices = jnp.split(kernel, groups, axis=-1)
-    pairs = zip(channel_slices, kernel_slices, strict=True)
-    return jnp.concatenate([native_convolution(xs, ks, stride, pads) for xs, ks in pairs], axis=-1)
+    if form == "split":
+        return split_groups(x, kernel, stride, pads, groups)
+    return native_convolution(x, kernel, stride, pads, groups)
 
 
 class Conv(nn.Module):

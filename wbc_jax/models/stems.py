@@ -1,4 +1,4 @@
-"""Forms of convolutions that suit matrix units: few wide groups for many narrow ones, a stem of more channels.
+"""Forms of an image's first convolution that suit matrix units: more channels, fewer pixels.
 
 Each computes what the plain convolution does, of the same kernel; gradients follow by differentiation. Whether they win
 is to be measured on the device at hand (`benchmarks/variants.py`).
@@ -6,36 +6,12 @@ is to be measured on the device at hand (`benchmarks/variants.py`).
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from wbc_jax.models.dense_convolution import Pads, native_convolution
 
 PADDED_CHANNELS = 4
-
-
-def merged_groups(
-    x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: int, channels: int
-) -> jax.Array:
-    """A grouped convolution as one of fewer groups, `channels` inputs wide, whose kernels are block-diagonal.
-
-    Args:
-        x: (B, H, W, C).
-        kernel: (kh, kw, C / groups, F).
-        stride: pixels, both axes.
-        pads: zeros on each side, (height, width).
-        groups: of the kernel.
-        channels: inputs of a merged group; as many groups are merged as fit and divide their number.
-    """
-    height, width, inputs, outputs = kernel.shape
-    merged = math.gcd(max(1, channels // inputs), groups)
-    apart = kernel.reshape(height * width, inputs, groups // merged, merged, outputs // groups)
-    block = jnp.eye(merged, dtype=kernel.dtype)
-    wide = jnp.einsum("kcsqf,pq->kpcsqf", apart, block)  # (kh kw, merged, inputs, groups / merged, merged, f)
-    wide = wide.reshape(height, width, merged * inputs, outputs)
-    return native_convolution(x, wide, stride, pads, groups // merged)
 
 
 def padded_stem(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
