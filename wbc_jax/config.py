@@ -51,6 +51,8 @@ class DataConfig:
     """Worker processes of the streaming loader; 0 reads in the main process."""
     max_images_per_class: int | None = None
     """Use at most this many training images of each class; None: all."""
+    max_held_out_per_class: int | None = None
+    """Score at most this many validation and test images of each class, to try things out; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)

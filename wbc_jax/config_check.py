@@ -66,6 +66,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("data.store_size_px", SMALLEST_IMAGE_PX, 4096, "px"),
     ("data.stream_workers", 0, 256, "processes"),
     ("data.max_images_per_class", 1, math.inf, "images"),
+    ("data.max_held_out_per_class", 1, math.inf, "images"),
     ("model.dropout_rate", 0, 0.99, "share"),
     ("optim.learning_rate", 1e-9, 100, "per step"),
     ("optim.base_batch_size", 1, 1_048_576, "images"),

@@ -430,3 +430,16 @@ def test_limit_keeps_a_growing_set_of_each_class() -> None:
     assert limit_per_class(split, labels, 3, 0).train_ids != limit_per_class(split, labels, 3, 1).train_ids
     with pytest.raises(ValueError, match="at least one"):
         limit_per_class(split, labels, 0, 0)
+
+
+def test_limit_applies_to_the_parts_asked_for() -> None:
+    labels = np.repeat(np.arange(5), 40)
+    samples = columns(labels)
+    split = make_split(samples, labels, "random_622", 0)
+    limited = limit_per_class(split, labels, 3, 0, parts=("val", "test"))
+    assert limited.train_ids == split.train_ids
+    for part in ("val", "test"):
+        rows, ids = getattr(limited, part), getattr(limited, f"{part}_ids")
+        assert Counter(labels[rows].tolist()) == dict.fromkeys(range(5), 3)
+        assert [samples.ids[row] for row in rows] == list(ids)
+        assert set(ids) < set(getattr(split, f"{part}_ids"))

@@ -269,6 +269,7 @@ def _data_config(run: LoadedRun, data: EvaluateData) -> DataConfig:
         split=trained.split if same else "auto",
         balance="none",
         max_images_per_class=None,
+        max_held_out_per_class=trained.max_held_out_per_class if same else None,
         split_sha256=None,
     )
 

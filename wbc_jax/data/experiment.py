@@ -170,6 +170,10 @@ def load_divided(data: DataConfig) -> Divided:
         )
     if data.max_images_per_class is not None:
         split = limit_per_class(split, labels, data.max_images_per_class, data.split_seed)
+    if data.max_held_out_per_class is not None:
+        split = limit_per_class(
+            split, labels, data.max_held_out_per_class, data.split_seed, parts=("val", "test")
+        )
     return Divided(data=data, task=task, store=store, labels=labels, split=split)
 
 

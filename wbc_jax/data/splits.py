@@ -117,26 +117,32 @@ def make_split(samples: SampleColumns, labels: np.ndarray, protocol: str, seed: 
     return _split(parts, samples, protocol=protocol, seed=seed, left_out=left_out)
 
 
-def limit_per_class(split: Split, labels: np.ndarray, n: int, seed: int) -> Split:
-    """The split with at most `n` training images of each class, chosen by the seed.
+def limit_per_class(
+    split: Split, labels: np.ndarray, n: int, seed: int, parts: tuple[str, ...] = ("train",)
+) -> Split:
+    """The split with at most `n` images of each class in each of `parts`, chosen by the seed.
 
     Args:
         split: the whole.
         labels: int `(N,)`, task labels of the store's rows.
         n: images kept of each class, at least 1.
         seed: of the choice. A larger n keeps what a smaller one keeps.
+        parts: `train`, `val` or `test`; the others stay whole.
     """
     if n < 1:
         raise ValueError(f"at least one image of each class must stay, got {n}")
-    by_class: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for position, (row, name) in enumerate(zip(split.train, split.train_ids, strict=True)):
-        by_class[int(labels[row])].append((_chance(seed, "limit", name), position))
-    kept = sorted(position for members in by_class.values() for _, position in sorted(members)[:n])
-    return replace(
-        split,
-        train=split.train[np.asarray(kept, np.int64)],
-        train_ids=tuple(split.train_ids[position] for position in kept),
-    )
+    limited = {}
+    for part in parts:
+        rows, ids = getattr(split, part), getattr(split, f"{part}_ids")
+        by_class: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        for position, (row, name) in enumerate(zip(rows, ids, strict=True)):
+            by_class[int(labels[row])].append((_chance(seed, "limit", name), position))
+        kept = sorted(position for members in by_class.values() for _, position in sorted(members)[:n])
+        limited |= {
+            part: rows[np.asarray(kept, np.int64)],
+            f"{part}_ids": tuple(ids[position] for position in kept),
+        }
+    return replace(split, **limited)
 
 
 def check_leaks(split: Split, samples: SampleColumns) -> list[str]:

@@ -53,7 +53,7 @@ def curves_figure(curves: Sequence[Curve], path: Path, *, mark_best: bool) -> Pa
             )
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy, percent")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.savefig(path, dpi=_DPI)

@@ -127,6 +127,7 @@ def training_figure(history: list[dict[str, Any]], path: Path) -> Path:
             if points:
                 axes.plot(*zip(*points, strict=True), marker=".", label=label)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set_ylabel(score)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)

@@ -28,10 +28,11 @@ class Budget:
         epochs_share: share of the recipe's epochs, at least one epoch.
         image_size_px, store_size_px: sides; None: the recipe's.
         images_per_class: training images of each class; None: all.
+        held_out_per_class: validation and test images of each class, each; None: all.
         seeds: runs of each arm.
         small_networks: the papers' networks are replaced by their small forms, all others by one small ResNet, and of a
         series of numbers only what changes the program is kept: mixup's α is 0 or 0.2.
-    quick_compile: programs are compiled without most optimisations, which saves more than it costs on few images.
+        quick_compile: programs are compiled without most optimisations, which saves more than it costs on few images.
         changes: further fields.
         stand_in: data set that takes the place of one that is not here; None: its rows are left out.
     """
@@ -43,6 +44,7 @@ class Budget:
     images_per_class: int | None
     seeds: int
     small_networks: bool
+    held_out_per_class: int | None = None
     quick_compile: bool = False
     changes: tuple[tuple[str, Value], ...] = ()
     stand_in: str | None = None
@@ -57,6 +59,7 @@ BUDGETS: dict[str, Budget] = {
         images_per_class=8,
         seeds=1,
         small_networks=True,
+        held_out_per_class=40,
         quick_compile=True,
         changes=(
             ("train.batch_size", 16),
@@ -130,6 +133,7 @@ def _budgeted(config: Config, budget: Budget) -> dict[str, Value]:
     values: dict[str, Value] = {
         "train.epochs": epochs,
         "data.max_images_per_class": budget.images_per_class,
+        "data.max_held_out_per_class": budget.held_out_per_class,
         "eval.every_epochs": min(config.eval.every_epochs, epochs),
         "optim.piecewise_epochs": tuple(
             round(drop * epochs / config.train.epochs, 3) for drop in config.optim.piecewise_epochs

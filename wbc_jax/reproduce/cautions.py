@@ -92,8 +92,9 @@ CAUTIONS: dict[str, str] = {
 
 SMOKE = (
     "**Smoke budget: the machinery is tested, not the method.** The papers' networks run in small forms, all other "
-    "networks are stood for by one small ResNet, every mixup α above 0 by 0.2; at most {images_per_class} training "
-    "images of each class, {image_size_px} px, one epoch, so rows share runs. What stands here as ours means nothing "
-    "beside the published figures."
+    "networks are stood for by one small ResNet, every mixup α above 0 by 0.2; of each class at most "
+    "{images_per_class} training, {held_out_per_class} validation and {held_out_per_class} test images, "
+    "{image_size_px} px, one epoch, so rows share runs. What stands here as ours means nothing beside the published "
+    "figures."
 )
 STAND_IN = "{absent} is not here, so `{stand_in}` stands in for it: its figures are not about {absent}."

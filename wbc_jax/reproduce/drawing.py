@@ -90,7 +90,11 @@ def _warnings(context: Context) -> list[str]:
 
 def smoke_warning(budget: Budget) -> str:
     """What the smoke budget's figures are worth."""
-    return SMOKE.format(images_per_class=budget.images_per_class, image_size_px=budget.image_size_px)
+    return SMOKE.format(
+        images_per_class=budget.images_per_class,
+        held_out_per_class=budget.held_out_per_class,
+        image_size_px=budget.image_size_px,
+    )
 
 
 def write_index(
