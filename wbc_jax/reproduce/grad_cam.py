@@ -111,4 +111,4 @@ def _figure(cells: list[_Cell], layers: list[str], path: Path) -> None:
         axes.set_title(title, fontsize=9)
     bar = figure.colorbar(ScalarMappable(cmap="jet"), ax=panels, shrink=0.7, pad=0.02)
     bar.set_label("evidence for the predicted class", fontsize=8)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, bbox_inches="tight")  # a long label reaches beyond the panels
