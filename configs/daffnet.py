@@ -167,7 +167,7 @@ def map_tiny() -> Config:
     return dataclasses.replace(
         _SMALL,
         model=ModelConfig(name="map_tiny"),
-        train=TrainConfig(epochs=40, batch_size=32, attribute_share=0.8),
+        train=TrainConfig(epochs=24, batch_size=32, attribute_share=0.8),
         eval=dataclasses.replace(_SMALL.eval, select="attribute_accuracy"),
     )
 
