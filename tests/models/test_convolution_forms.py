@@ -63,3 +63,17 @@ def test_forms_leave_their_trace_in_the_program() -> None:
     assert "4,4,12,4" in program(stem="space_to_depth")
     assert "7,7,4,4" in program(stem="padded")
     assert "7,7,4,4" not in program(stem="native")
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "stride"),
+    [((6, 6), 9, 1), ((7, 5), 9, 1), ((6, 6), 7, 1), ((12, 11), 9, 2), ((11, 12), 7, 2), ((3, 3), 5, 3)],
+    ids=str,
+)
+def test_kernels_larger_than_their_map(size: tuple[int, int], kernel_size: int, stride: int) -> None:
+    x, kernel = normal(2, *size, 32, seed=1), normal(kernel_size, kernel_size, 8, 16, seed=2)
+    options = {"stride": stride, "padding": kernel_size // 2, "groups": 4}
+    plain = values({"grouped": "native"}, x, kernel, **options)
+    with_barrier = values({"grouped": "split", "large_kernel": "padded"}, x, kernel, **options)
+    for ours, theirs in zip(with_barrier, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())

@@ -1,4 +1,4 @@
-"""Operations that the levers change, at the shapes ResNet50, SE-ResNeXt50 and DenseNet121 have them at 224 px."""
+"""Operations that the levers change, at shapes that the networks have them in."""
 
 from __future__ import annotations
 
@@ -61,7 +61,11 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
         _convolution(7, 2048, 512, 1),
     ),
     "depthwise": (_convolution(56, 144, 144, 3, groups=144),),
-    "grouped": (_convolution(56, 128, 128, 3, groups=32), _convolution(14, 512, 512, 3, groups=32)),
+    "grouped": (
+        _convolution(56, 128, 128, 3, groups=32),
+        _convolution(14, 512, 512, 3, groups=32),
+        _convolution(28, 128, 32, 9, groups=16),
+    ),
     "dense": (
         _convolution(224, 3, 64, 7, 2),
         _convolution(56, 64, 64, 3),
@@ -71,6 +75,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
         _convolution(7, 512, 512, 3),
         _convolution(28, 128, 32, 3),
     ),
+    "large_kernel": (_convolution(7, 512, 128, 9, groups=16), _convolution(6, 128, 32, 7, groups=4)),
     "channel_sums": (_batch_norm(112, 64), _batch_norm(56, 256), _batch_norm(14, 1024), _batch_norm(7, 2048)),
     "max_pool": (Operation("max-pool 3x3 /2 112^2 x 64", (112, 112, 64), (), max_pool),),
 }

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from wbc_jax.models.dense_convolution import Pads, native_convolution
+from wbc_jax.models.large_kernel import plain_convolution
 
 # Of CPU forms timed at the shapes of SE-ResNeXt50 and EPSANet50 (widths 16 to 256), the fastest has at least so many.
 _CPU_INPUTS = 16
@@ -50,7 +51,7 @@ def split_groups(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, group
         return native_convolution(x, kernel, stride, pads, groups)
     kernels = jnp.split(_block_diagonal(kernel, groups, merged), parts, axis=-1)
     pairs = zip(jnp.split(x, parts, axis=-1), kernels, strict=True)
-    return jnp.concatenate([native_convolution(part, k, stride, pads) for part, k in pairs], axis=-1)
+    return jnp.concatenate([plain_convolution(part, k, stride, pads) for part, k in pairs], axis=-1)
 
 
 def _block_diagonal(kernel: jax.Array, groups: int, merged: int) -> jax.Array:

@@ -34,6 +34,7 @@ KINDS: tuple[str, ...] = (
     "channel_sums",
     "max_pool",
     "stem",
+    "large_kernel",
 )
 """Kinds of operations that have more than one form."""
 
@@ -45,10 +46,11 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "dense"): "products",
     ("cpu", "channel_sums"): "blocked",
     ("cpu", "max_pool"): "parity",
+    ("cpu", "large_kernel"): "padded",
 }
 """(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise`, `dense` convolutions (`layers.convolve`),
 `channel_sums` (batch normalisation), `max_pool` (its gradient), `stem` (a dense convolution of an image's three
-channels that has a form of its own)."""
+channels that has a form of its own), `large_kernel` (a convolution whose kernel exceeds the map)."""
 
 _overrides: dict[str, Form] = {}
 
