@@ -162,7 +162,11 @@ def test_nothing_is_done_twice(finished: Path, trained: Trained, capsys: pytest.
 @pytest.mark.parametrize(
     ("change", "repeated", "outdated"),
     [
-        (lambda c: replace(c, train=replace(c.train, epochs=c.train.epochs + 1)), ["4_fusion"], ["4_fusion-1"]),
+        (
+            lambda c: replace(c, train=replace(c.train, epochs=c.train.epochs + 1)),
+            ["4_fusion"],
+            ["4_fusion-1"],
+        ),
         (
             lambda c: replace(c, morphology=replace(c.morphology, pseudo_threshold=0.99)),
             ["3_map_mixed", "4_fusion"],

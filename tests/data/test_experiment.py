@@ -84,6 +84,14 @@ def test_fewer_training_images_on_request(folder: Path) -> None:
     assert np.bincount(experiment.train.labels).tolist() == [3, 3, 3]
 
 
+def test_fewer_held_out_images_on_request(folder: Path) -> None:
+    plain, experiment = (load_experiment(_config(folder, max_held_out_per_class=n)) for n in (None, 1))
+    assert len(experiment.train.rows) == len(plain.train.rows)
+    for part in ("val", "test"):
+        assert np.bincount(experiment.part(part).labels).tolist() == [1, 1, 1]
+        assert len(plain.part(part).rows) > 3
+
+
 def test_task_without_images_of_a_class_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="no training images of basophil, eosinophil, lymphocyte"):
         load_experiment(_config(folder, task="wbc5"))

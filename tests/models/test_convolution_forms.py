@@ -32,7 +32,7 @@ def values(form: dict[str, Form], x: jax.Array, kernel: jax.Array, **options: in
     [(64, 64, 32, 1), (48, 48, 4, 2), (96, 96, 6, 1), (64, 16, 16, 1), (96, 96, 32, 2), (24, 8, 2, 1)],
 )
 def test_merged_groups(form: Form, channels: int, features: int, groups: int, stride: int) -> None:
-    """96 channels in 6 groups of 16: only 2 of the 4 that would fit divide 6. In 32 groups of 3, no number fits."""
+    """96 channels in 6 groups of 16: only 2 of the 4 that would fit divide 6. In 32 of 3: 8 for `split`."""
     x, kernel = normal(2, 7, 6, channels, seed=1), normal(3, 3, channels // groups, features, seed=2)
     options = {"stride": stride, "padding": 1, "groups": groups}
     plain = values({"grouped": "native"}, x, kernel, **options)

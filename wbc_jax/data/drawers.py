@@ -24,8 +24,8 @@ from threadpoolctl import ThreadpoolController
 from wbc_jax.data.synthetic.render import render_sample
 from wbc_jax.errors import DataError
 
-_WORTH_PROCESSES = 200
-"""Cells from which further processes gain more than their start costs."""
+_CELLS_PER_PROCESS = 100
+"""At least, so that a process draws for longer than it starts."""
 
 
 class Drawing(NamedTuple):
@@ -49,7 +49,7 @@ def draw(seed: int, numbers: range, size_px: int, processes: int | None = None) 
         DataError: a process ended early.
     """
     if processes is None:
-        processes = (os.cpu_count() or 1) if len(numbers) >= _WORTH_PROCESSES else 1
+        processes = min(os.cpu_count() or 1, len(numbers) // _CELLS_PER_PROCESS)
     if processes < 2:
         yield from _draw_here(seed, numbers, size_px)
         return

@@ -1,7 +1,7 @@
 """Grouped convolution as fewer and wider ones: neighbouring groups merge under a block-diagonal kernel.
 
-A group of four channels fills half of a CPU's vector and a hundredth of a matrix unit. Merged groups multiply by zeros,
-which costs less than the empty lanes do. All forms compute the same function of the same grouped kernel.
+A group of four channels fills half of a CPU's vector of eight and little of a matrix unit. Merged groups multiply by
+zeros in lanes that would be empty. All forms compute the same function of the same grouped kernel.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ import jax.numpy as jnp
 from wbc_jax.models.dense_convolution import Pads, native_convolution
 from wbc_jax.models.large_kernel import plain_convolution
 
-# Of CPU forms timed at the shapes of SE-ResNeXt50 and EPSANet50 (widths 16 to 256), the fastest has at least so many.
+# Least channels of a merged group on a CPU, chosen among 16 to 256 inputs at the shapes of SE-ResNeXt50 and EPSANet50.
 _CPU_INPUTS = 16
 _CPU_OUTPUTS = 8
-_MOST_PARTS = 64
-"""Beyond so many convolutions side by side the program would be thousands of tiny operations, never measured."""
 
 
 def merged_groups(
@@ -47,8 +45,6 @@ def split_groups(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, group
     narrow = max(_CPU_INPUTS / inputs, _CPU_OUTPUTS / outputs)
     merged = min((m for m in range(1, groups + 1) if groups % m == 0 and m >= narrow), default=groups)
     parts = groups // merged
-    if parts > _MOST_PARTS:
-        return native_convolution(x, kernel, stride, pads, groups)
     kernels = jnp.split(_block_diagonal(kernel, groups, merged), parts, axis=-1)
     pairs = zip(jnp.split(x, parts, axis=-1), kernels, strict=True)
     return jnp.concatenate([plain_convolution(part, k, stride, pads) for part, k in pairs], axis=-1)
@@ -61,7 +57,5 @@ def _block_diagonal(kernel: jax.Array, groups: int, merged: int) -> jax.Array:
     height, width, inputs, outputs = kernel.shape
     apart = kernel.reshape(height * width, inputs, groups // merged, merged, outputs // groups)
     block = jnp.eye(merged, dtype=kernel.dtype)
-    wide = (
-        apart[:, None] * block[None, :, None, None, :, None]
-    )  # (kh kw, merged, inputs, groups / merged, merged, f)
+    wide = apart[:, None] * block[None, :, None, None, :, None]  # (kh kw, merged, inputs, parts, merged, f)
     return wide.reshape(height, width, merged * inputs, outputs)

@@ -1,7 +1,7 @@
 """Convolution of a map by a kernel that is larger than the map, as EPSANet's 9x9 on 7x7 pixels.
 
-XLA then exchanges map and kernel, which saves a TPU padding and costs a CPU an order of magnitude. On a map that
-was padded beforehand, behind a barrier that keeps XLA from folding the padding back, it does not.
+XLA then exchanges map and kernel, which a CPU computes slowly (`python benchmarks/levers.py --levers large_kernel`). On
+a map that was padded beforehand, behind a barrier that keeps XLA from folding the padding back, it does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wbc_jax.models.lowerings import form_of
 
 def plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F) in the form that suits the backend and the sizes."""
-    height, width = (
+    height, width = (  # of the result, which is the map that the gradient reads
         (side + 2 * pad - size) // stride + 1
         for side, pad, size in zip(x.shape[1:3], pads, kernel.shape[:2], strict=True)
     )

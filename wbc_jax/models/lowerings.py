@@ -38,7 +38,7 @@ KINDS: tuple[str, ...] = (
 )
 """Kinds of operations that have more than one form."""
 
-# `python benchmarks/levers.py` measures each entry; its rows lie in benchmarks/results/cpu_levers.csv.
+# `python benchmarks/levers.py` measures each entry.
 WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "pointwise"): "dot",
     ("cpu", "grouped"): "split",

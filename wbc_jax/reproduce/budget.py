@@ -31,8 +31,9 @@ class Budget:
         held_out_per_class: validation and test images of each class, each; None: all.
         seeds: runs of each arm.
         small_networks: the papers' networks are replaced by their small forms, all others by one small ResNet, and of a
-        series of numbers only what changes the program is kept: mixup's α is 0 or 0.2.
-        quick_compile: programs are compiled without most optimisations, which saves more than it costs on few images.
+            series of numbers only what changes the program is kept: mixup's α is 0 or 0.2.
+        quick_compile: programs are compiled without most optimisations, and by jaxlib 0.10's older emitters, which
+            saves more than it costs on few images.
         changes: further fields.
         stand_in: data set that takes the place of one that is not here; None: its rows are left out.
     """

@@ -25,7 +25,7 @@ from wbc_jax.reproduce.registry import find_exhibits
 from wbc_jax.reproduce.runs import Runs, StoppedError
 
 _OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
-"""Compile in half the time; only jaxlib 0.10 still has them. XLA reads its flags once, when it is first used."""
+"""Compile faster; only jaxlib 0.10 still has them. XLA reads its flags once, when it is first used."""
 
 
 @dataclass(frozen=True, kw_only=True)
