@@ -79,16 +79,16 @@ def tiny() -> Config:
     return dataclasses.replace(
         _SMALL,
         data=DataConfig(
-            dataset="synthetic_smear", image_size_px=48, store_size_px=56, max_images_per_class=200
+            dataset="synthetic_smear", image_size_px=48, store_size_px=56, max_images_per_class=240
         ),
         optim=dataclasses.replace(_SMALL.optim, ema_decay=0.9),
-        train=TrainConfig(epochs=3, batch_size=32),
+        train=TrainConfig(epochs=4, batch_size=32),
         eval=EvalConfig(batch_size=64, every_epochs=2),
         morphology=MorphologyConfig(
             three_step=True,
             other_datasets=("synthetic_smear_plain",),
             map_epochs=6,
-            mixed_epochs=3,
+            mixed_epochs=4,
             mixed_start="map",
         ),
     )

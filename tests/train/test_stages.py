@@ -50,7 +50,7 @@ def test_a_second_training_may_go_on_from_the_first() -> None:
     stages = {stage.name: stage for stage in plan_stages(tiny(mixed_start="map"), "map_tiny")}
     assert stages["map_mixed"].needs == ("map", "pseudo")
     assert located(stages["map_mixed"], RESULTS).model.pretrained == "runs/a"
-    assert (stages["map"].config.train.epochs, stages["map_mixed"].config.train.epochs) == (6, 3)
+    assert (stages["map"].config.train.epochs, stages["map_mixed"].config.train.epochs) == (6, 4)
 
 
 def test_without_other_data_sets_the_first_predictor_goes_into_the_network() -> None:
