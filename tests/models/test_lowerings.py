@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wbc_jax.models import lowerings
+from wbc_jax.models import compiler, lowerings
 from wbc_jax.models.batch_norm import batch_moments, normalise
 from wbc_jax.models.channel_sums import channel_sums
+from wbc_jax.models.compiler import compiler_options
 from wbc_jax.models.layers import convolve
 from wbc_jax.models.lowerings import Form, forms
 from wbc_jax.models.pooling import max_pool
@@ -42,7 +43,7 @@ def assert_same_in(
     results = []
     for table in (chosen, {**chosen, **NATIVE}):
         with forms(**table):
-            results.append(jax.jit(lambda *args: both(*args))(*args))  # a new function: nothing cached
+            results.append(compiler.jit(lambda *args: both(*args))(*args))  # a new function: nothing cached
     for ours, plain in zip(*map(jax.tree.leaves, results), strict=True):
         scale = max(1.0, float(jnp.max(jnp.abs(plain))))
         np.testing.assert_allclose(ours / scale, plain / scale, atol=atol)
@@ -98,43 +99,48 @@ def test_max_pool_sends_its_gradient_to_the_first_maximum(size: tuple[int, int])
 
 CONVOLUTIONS = [
     # height, width, channels, features, kernel, stride, padding
-    pytest.param(14, 16, 5, 6, 3, 1, 1, id="winograd"),
-    pytest.param(15, 17, 5, 6, 3, 1, 1, id="winograd-odd"),
-    pytest.param(7, 7, 5, 6, 3, 1, 1, id="patches"),
-    pytest.param(16, 15, 5, 6, 3, 2, 1, id="patches-stride-2"),
-    pytest.param(16, 13, 5, 6, 5, 3, 1, id="patches-stride-3"),
-    pytest.param(20, 17, 3, 6, 7, 2, 3, id="folded-stem"),
-    pytest.param(21, 16, 3, 6, 3, 2, 1, id="folded-small-stem"),
+    pytest.param(15, 17, 5, 6, 3, 1, 1, id="3x3"),
+    pytest.param(16, 15, 5, 6, 3, 2, 1, id="3x3-stride-2"),
+    pytest.param(20, 17, 3, 6, 7, 2, 3, id="stem"),
 ]
 
 
 @pytest.mark.parametrize(
     ("height", "width", "channels", "features", "kernel", "stride", "padding"), CONVOLUTIONS
 )
-@pytest.mark.parametrize("batch", [1, 2])
-def test_weight_gradient_by_products_equals_the_native_one(
-    height: int, width: int, channels: int, features: int, kernel: int, stride: int, padding: int, batch: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("wbc_jax.models.dense_convolution._WORTH_PRODUCTS", 0)
-    monkeypatch.setattr("wbc_jax.models.dense_convolution._LEAST_FEATURES", 0)
-    x, w = normal(batch, height, width, channels), normal(kernel, kernel, channels, features, seed=1)
-    form: Form = "products"
-    assert_same_in({"dense": form}, lambda x, w: convolve(x, w, stride=stride, padding=padding), x, w)
+def test_convolutions_by_eigen_equal_the_native_ones(
+    height: int, width: int, channels: int, features: int, kernel: int, stride: int, padding: int
+) -> None:
+    x, w = normal(2, height, width, channels), normal(kernel, kernel, channels, features, seed=1)
+    eigen: dict[str, Form] = {"dense": "eigen"}
+    assert_same_in(eigen, lambda x, w: convolve(x, w, stride=stride, padding=padding), x, w)
 
 
-@pytest.mark.parametrize("size", [16, 8], ids=["winograd", "patches"])
-def test_weight_gradients_keep_bfloat16(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wbc_jax.models.dense_convolution._WORTH_PRODUCTS", 0)
-    x, w = jnp.ones((1, size, size, 4), jnp.bfloat16), jnp.ones((3, 3, 4, 32), jnp.bfloat16)
+def test_compiler_options_follow_the_table() -> None:
+    with forms(dense="eigen"):
+        chosen = compiler_options()
+    with forms(dense="native"):
+        assert compiler_options() == {}
+    assert list(chosen) == ["xla_cpu_experimental_ynn_fusion_type"]
 
-    def pull(x: jax.Array, w: jax.Array) -> Any:
-        y, back = jax.vjp(lambda x, w: convolve(x, w, padding=1), x, w)
-        return back(y)
 
-    with forms(dense="products"):
-        shapes = jax.eval_shape(pull, x, w)
-    assert [s.dtype for s in shapes] == [jnp.bfloat16, jnp.bfloat16]
+def test_an_xla_without_the_option_compiles_by_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_EIGEN_CONVOLUTIONS", {"xla_cpu_no_such_option": "1"})
+    compiler._eigen_can_be_chosen.cache_clear()
+    try:
+        with forms(dense="eigen"):
+            assert compiler_options() == {}
+            assert compiler.jit(lambda x: x + 1)(1.0) == 2.0
+    finally:
+        compiler._eigen_can_be_chosen.cache_clear()
+
+
+def test_eigen_computes_the_convolutions_of_a_program() -> None:
+    x, w = normal(1, 16, 16, 32), normal(3, 3, 32, 32, seed=1)
+    with forms(dense="eigen"):
+        program = compiler.jit(lambda x, w: convolve(x, w, padding=1)).lower(x, w).compile().as_text()
+    assert "convolution(" in program
+    assert "ynn" not in program
 
 
 def test_bfloat16_keeps_its_type_and_follows_float32() -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wbc_jax.models.batch_norm import batch_moments, normalise
+from wbc_jax.models.compiler import jit
 from wbc_jax.models.layers import convolve
 from wbc_jax.models.pooling import max_pool
 
@@ -94,7 +95,7 @@ def gradient_chain(operation: Operation, batch_size: int) -> Callable[[int], obj
         value, pull = jax.vjp(operation.apply, *args)
         return value, pull(cotangent)
 
-    compiled = jax.jit(both).lower(cotangent, *args).compile()
+    compiled = jit(both).lower(cotangent, *args).compile()
 
     def run(steps: int) -> None:
         for _ in range(steps):

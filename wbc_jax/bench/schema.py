@@ -104,6 +104,8 @@ class Row:
     joules_per_image: float | None = None
     """Of the device, all that it used while the steps ran."""
     peer_joules_per_image: float | None = None
+    glibc_tunables: str | None = dataclasses.field(default_factory=lambda: os.environ.get("GLIBC_TUNABLES"))
+    """How memory was allocated, where that was chosen."""
 
 
 def columns_of(kind: type[Row]) -> tuple[str, ...]:

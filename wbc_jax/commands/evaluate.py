@@ -29,6 +29,7 @@ from wbc_jax.evaluate.cross_laboratory import (
     laboratory_table,
     write_laboratory_csv,
 )
+from wbc_jax.models.compiler import jit
 from wbc_jax.runtime.json_files import read_json, write_json
 from wbc_jax.train.steps import make_eval_step
 
@@ -108,7 +109,7 @@ def evaluate(run_dir: Path, options: EvaluateOptions) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     print(_description(run, chosen))
     flip_average = run.config.eval.flip_average if options.flip_average is None else options.flip_average
-    step = jax.jit(
+    step = jit(
         make_eval_step(
             run.model, run.task, image_size_px=run.config.data.image_size_px, flip_average=flip_average
         )

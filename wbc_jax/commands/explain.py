@@ -24,6 +24,7 @@ from wbc_jax.explain.grad_cam import feature_maps
 from wbc_jax.explain.overlay import explanation_figure
 from wbc_jax.explain.step import make_explain_step
 from wbc_jax.models.attribute_groups import GROUP_SLICES
+from wbc_jax.models.compiler import jit
 from wbc_jax.runtime.progress import track
 
 _CONTACT_IMAGES = 12
@@ -173,7 +174,7 @@ def _explanations(
         image_size_px=run.config.data.image_size_px,
         prior=uniform_prior() if prior is None else prior,
     )
-    compiled, variables = jax.jit(step), jax.device_put(run.variables)
+    compiled, variables = jit(step), jax.device_put(run.variables)
     names = run.task.class_names
     for batch in batches:
         found = jax.tree.map(np.asarray, compiled(variables, batch.images))

@@ -21,6 +21,7 @@ from wbc_jax.export import trunks
 from wbc_jax.export.card import card_path, write_card
 from wbc_jax.export.stablehlo import SUFFIX as STABLEHLO_SUFFIX
 from wbc_jax.export.stablehlo import answer, read_program, write_stablehlo
+from wbc_jax.models.compiler import jit
 from wbc_jax.runtime.json_files import dumps_strict, read_json
 from wbc_jax.runtime.provenance import collect_provenance
 from wbc_jax.train.steps import Prediction
@@ -177,7 +178,7 @@ def _write_and_compare(
     run: LoadedRun, options: ExportOptions, draft: Path, check: CheckImages
 ) -> tuple[list[Path], dict[str, Any], float]:
     """Files written, facts for the card, largest difference from the run."""
-    predict = jax.jit(run.predict_step())
+    predict = jit(run.predict_step())
     expected = predict(run.variables, check.images)
     files, facts = [draft], {"export": options.format}
     if options.format == "safetensors":

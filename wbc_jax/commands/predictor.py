@@ -17,6 +17,7 @@ from wbc_jax.data.framing import Framing
 from wbc_jax.errors import UsageError
 from wbc_jax.export.stablehlo import SUFFIX as STABLEHLO_SUFFIX
 from wbc_jax.export.stablehlo import load_stablehlo
+from wbc_jax.models.compiler import jit
 from wbc_jax.train.steps import Prediction
 
 
@@ -49,7 +50,7 @@ def load_predictor(source: Path) -> Predictor:
     source = Path(source)
     if source.is_dir():
         run = load_run(source)
-        step, variables = jax.jit(run.predict_step()), jax.device_put(run.variables)
+        step, variables = jit(run.predict_step()), jax.device_put(run.variables)
         return Predictor(
             class_names=run.task.class_names,
             framing=run.framing,  # pyright: ignore[reportArgumentType]

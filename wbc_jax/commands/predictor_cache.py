@@ -11,6 +11,7 @@ import numpy as np
 from wbc_jax.config import Config
 from wbc_jax.data.experiment import Samples
 from wbc_jax.data.images import Images
+from wbc_jax.models.compiler import jit
 from wbc_jax.train.known_attributes import Lookup, lookup, make_view_step
 
 
@@ -55,7 +56,7 @@ def compute_views(
     """
     device = jax.local_devices()[0]
     variables = jax.device_put(jax.device_get(variables), device)
-    compiled, size = jax.jit(step), min(batch_size, len(rows))
+    compiled, size = jit(step), min(batch_size, len(rows))
     found = []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]

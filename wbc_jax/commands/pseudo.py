@@ -17,6 +17,7 @@ from wbc_jax.data.mixture import require_clean
 from wbc_jax.data.pseudo_labels import PseudoLabels, PseudoSource
 from wbc_jax.errors import DataError
 from wbc_jax.models.attribute_groups import GROUP_SLICES
+from wbc_jax.models.compiler import jit
 from wbc_jax.train.steps import make_eval_step
 from wbc_jax.weights.digest import variables_digest
 
@@ -52,7 +53,7 @@ def predict_pseudo_labels(
     Raises:
         DataError: nothing to predict on, or an image that is held out.
     """
-    step = jax.jit(
+    step = jit(
         make_eval_step(
             run.model,
             run.task,

@@ -11,8 +11,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from wbc_jax.models.dense_convolution import Pads, native_convolution
 from wbc_jax.models.lowerings import form_of
+from wbc_jax.models.native import Pads, native_convolution
 
 
 def plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:

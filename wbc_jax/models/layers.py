@@ -14,11 +14,11 @@ from jax.typing import DTypeLike
 
 from wbc_jax.errors import UsageError
 from wbc_jax.models.batch_norm import Moments, batch_moments, normalise
-from wbc_jax.models.dense_convolution import dense_convolution, native_convolution
 from wbc_jax.models.depthwise import shifted_products
 from wbc_jax.models.grouped import merged_groups, split_groups
 from wbc_jax.models.initialisers import torch_default, torch_default_bias
 from wbc_jax.models.lowerings import form_of
+from wbc_jax.models.native import native_convolution
 from wbc_jax.models.pointwise import pointwise
 from wbc_jax.models.pooling import max_pool as max_pool
 from wbc_jax.models.pooling import maximum_along
@@ -84,8 +84,6 @@ def convolve(
         return pointwise(x[:, ::stride, ::stride, :], kernel[0, 0])
     if form == "shifted":
         return shifted_products(x, kernel, stride, pads)
-    if form == "products":
-        return dense_convolution(x, kernel, stride, pads)
     if form == "split":
         return split_groups(x, kernel, stride, pads, groups)
     return native_convolution(x, kernel, stride, pads, groups)

@@ -15,9 +15,9 @@ import jax
 Form = Literal[
     "native",
     "dot",
+    "eigen",
     "split",
     "shifted",
-    "products",
     "blocked",
     "parity",
     "merged32",
@@ -42,15 +42,16 @@ KINDS: tuple[str, ...] = (
 WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "pointwise"): "dot",
     ("cpu", "grouped"): "split",
+    ("cpu", "dense"): "eigen",
     ("cpu", "depthwise"): "shifted",
-    ("cpu", "dense"): "products",
     ("cpu", "channel_sums"): "blocked",
     ("cpu", "max_pool"): "parity",
     ("cpu", "large_kernel"): "padded",
 }
-"""(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise`, `dense` convolutions (`layers.convolve`),
-`channel_sums` (batch normalisation), `max_pool` (its gradient), `stem` (a dense convolution of an image's three
-channels that has a form of its own), `large_kernel` (a convolution whose kernel exceeds the map)."""
+"""(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones,
+and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums` (batch
+normalisation), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a form of
+its own), `large_kernel` (a convolution whose kernel exceeds the map)."""
 
 _overrides: dict[str, Form] = {}
 

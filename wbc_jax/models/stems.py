@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from wbc_jax.models.dense_convolution import Pads, native_convolution
+from wbc_jax.models.native import Pads, native_convolution
 
 PADDED_CHANNELS = 4
 

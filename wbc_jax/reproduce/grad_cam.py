@@ -13,6 +13,7 @@ from wbc_jax.data.experiment import Samples, load_experiment
 from wbc_jax.explain.attributes import uniform_prior
 from wbc_jax.explain.overlay import overlay
 from wbc_jax.explain.step import make_explain_step
+from wbc_jax.models.compiler import jit
 from wbc_jax.reproduce.cell_drawings import bare
 from wbc_jax.reproduce.data_drawings import picture, write_csv
 from wbc_jax.reproduce.outcome import Context, Drawing
@@ -71,7 +72,7 @@ def _explained(run: LoadedRun, endpoints: tuple[str, ...], title: str) -> list[_
             image_size_px=run.config.data.image_size_px,
             prior=uniform_prior(),
         )
-        found.append(jax.tree.map(np.asarray, jax.jit(step)(run.variables, images)))
+        found.append(jax.tree.map(np.asarray, jit(step)(run.variables, images)))
     names = run.task.class_names
     cells = []
     for row, index in enumerate(chosen):

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from wbc_jax.data.placement import place
+from wbc_jax.models.compiler import jit
 
 DATA_AXIS = "data"
 
@@ -170,7 +171,7 @@ def _compile(step, mesh: Mesh, resident: bool, donate_argnums: tuple[int, ...]) 
     in_shardings = (whole, whole, rows, rows) if resident else (whole, rows)
     return CompiledStep(
         step,
-        lambda counted: jax.jit(
+        lambda counted: jit(
             counted, in_shardings=in_shardings, out_shardings=whole, donate_argnums=donate_argnums
         ),
     )
