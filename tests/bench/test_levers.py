@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -27,6 +28,9 @@ def test_operations_and_networks_get_a_row_each(tmp_path: Path, monkeypatch: pyt
     assert run_levers(options) == 0
     with out.open(newline="") as file:
         operation, network = csv.DictReader(file)
+    again = replace(options, models=())
+    assert run_levers(again) == 0
+    assert len(out.read_text().splitlines()) == 4
     assert (operation["subject"], network["subject"]) == ("max-pool 8^2 x 4", "resnet_tiny training step")
     for row in (operation, network):
         assert row["lever"] == "max_pool=parity"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,10 @@ class LeverOptions(TimingOptions):
     """Images per step."""
     image_size_px: int = 224
     """Side of the networks' images, px; operations keep the shapes they have at 224 px."""
+
+    def columns(self) -> tuple[str, ...]:
+        """Those of `LeverRow`."""
+        return tuple(field.name for field in fields(LeverRow))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wbc_jax.bench.schema import check_out
+from wbc_jax.bench.schema import COLUMNS, check_out
 from wbc_jax.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -47,7 +47,11 @@ class TimingOptions:
         ]
         if problems:
             raise UsageError("\n".join(problems), where="wbc-jax benchmark")
-        check_out(self.out)
+        check_out(self.out, self.columns())
+
+    def columns(self) -> tuple[str, ...]:
+        """Of the rows in `out`."""
+        return COLUMNS
 
     def steps(self) -> int:
         """`timed_steps` with its default for this backend."""

@@ -170,13 +170,13 @@ def append_rows(path: Path, machine: Machine, rows: Sequence[Row]) -> None:
         ) from error
 
 
-def check_out(path: Path | None, kind: type[Row] = Row) -> None:
-    """UsageError where `append_rows` would refuse the file: known before minutes are spent on measuring."""
+def check_out(path: Path | None, columns: tuple[str, ...] = COLUMNS) -> None:
+    """UsageError where rows of these columns cannot be added to the file: known before minutes go into measuring."""
     if path is None:
         return
     if path.is_dir():
         raise UsageError("--out is a folder", expected="a CSV file", where=str(path))
-    _check_header(path, columns_of(kind))
+    _check_header(path, columns)
 
 
 def _check_header(path: Path, columns: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wbc_jax.bench.schema import Row, append_rows, check_out, describe_machine
+from wbc_jax.bench.schema import Row, append_rows, check_out, columns_of, describe_machine
 from wbc_jax.config import Config
 from wbc_jax.errors import EXIT_OK, UsageError
 
@@ -68,7 +68,7 @@ def run_time_to_accuracy(options: TimeToAccuracyOptions) -> int:
     """Train a recipe and tell when its validation and test images reach a balanced accuracy."""
     if not 0 < options.target_percent <= 100:
         raise UsageError(f"--target-percent {options.target_percent}", expected="above 0, up to 100")
-    check_out(options.out, LapRow)
+    check_out(options.out, columns_of(LapRow))
     from wbc_jax.config_check import require_valid
     from wbc_jax.configs import get_recipe
 
