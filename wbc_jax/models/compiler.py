@@ -1,7 +1,7 @@
 """Options that XLA compiles networks with: `compiler_options()` for `jax.jit`, and `jit`, which passes them.
 
-On a CPU XLA hands convolutions to YNNPACK, whose weight gradients take two to ten times as long as the forward pass of
-the same convolution; Eigen's take as long (`python benchmarks/levers.py --levers dense`).
+On a CPU XLA hands convolutions to YNNPACK, which is slow at weight gradients: by Eigen a convolution and its gradients
+take about half as long (`python benchmarks/levers.py --levers dense`).
 """
 
 from __future__ import annotations
