@@ -21,6 +21,7 @@ from jax import export as jax_export
 from wbc_jax.catalog import ATTRIBUTE_NAMES, attribute_facts
 from wbc_jax.errors import DataError, UsageError
 from wbc_jax.export.card import read_card
+from wbc_jax.models.compiler import jit
 from wbc_jax.train.steps import Prediction, PredictStep
 
 SUFFIX = ".stablehlo"
@@ -165,7 +166,7 @@ def load_stablehlo(path: Path) -> StableHloModel:
             where=str(path),
             remedy=f"export with --platforms {platform}",
         )
-    program = jax.jit(exported.call)
+    program = jit(exported.call)
     return StableHloModel(
         class_names=class_names,
         framing=framing,

@@ -27,7 +27,7 @@ def compiler_options() -> dict[str, str]:
 
 
 def jit(function: Callable[..., Any], **arguments: Any) -> Any:
-    """`jax.jit` with `compiler_options()`: how the package compiles every network."""
+    """`jax.jit` with `compiler_options()`: how the package compiles what runs a network (pmap takes no options)."""
     return jax.jit(function, compiler_options=compiler_options(), **arguments)
 
 
