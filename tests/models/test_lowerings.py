@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 
 from wbc_jax.models import compiler, lowerings
+from wbc_jax.models.attention import scale_channels
 from wbc_jax.models.batch_norm import batch_moments, normalise
 from wbc_jax.models.channel_sums import channel_sums
 from wbc_jax.models.compiler import compiler_options
 from wbc_jax.models.layers import convolve
 from wbc_jax.models.lowerings import Form, forms
-from wbc_jax.models.pooling import max_pool
+from wbc_jax.models.pooling import global_average_pool, max_pool
+from wbc_jax.models.stored import stored
 
 NATIVE: dict[str, Form] = {
     "pointwise": "native",
     "dense": "native",
     "channel_sums": "native",
     "max_pool": "native",
+    "reuse": "native",
 }
 
 
@@ -49,9 +52,10 @@ def assert_same_in(
         np.testing.assert_allclose(ours / scale, plain / scale, atol=atol)
 
 
-# 196 pixels go in blocks of 28; 121 in blocks of 11; 13 x 17 has no fitting block but 13 and 17; 31 none at all.
-@pytest.mark.parametrize("size", [(14, 14), (11, 11), (13, 17), (31, 1)], ids=str)
-def test_channel_sums_in_blocks_equal_sums_in_float64(
+# 196 pixels go in 14 runs of 14, seven at a time; 121 and 221 in runs of 11 and 13, a prime number of them; 31 and 9
+# are not cut.
+@pytest.mark.parametrize("size", [(14, 14), (11, 11), (13, 17), (31, 1), (3, 3)], ids=str)
+def test_channel_sums_in_runs_equal_sums_in_float64(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wbc_jax.models.channel_sums._WORTH_A_LOOP", 0)
@@ -89,6 +93,41 @@ def test_fused_batch_norm_under_vmap_equals_the_plain_one(monkeypatch: pytest.Mo
         return normalise(x, moments.mean, jax.lax.rsqrt(moments.var + 1e-5), jnp.zeros(4), relu=True)
 
     assert_same_in({"channel_sums": "blocked"}, jax.vmap(norm), normal(2, 3, 4, 5, 4))
+
+
+def test_mean_over_positions_and_channel_gate_equal_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wbc_jax.models.channel_sums._WORTH_A_LOOP", 0)
+
+    def gated(x: jax.Array, bias: jax.Array) -> jax.Array:
+        return scale_channels(x, jax.nn.sigmoid(global_average_pool(x) + bias[None, :]))
+
+    x, bias = normal(3, 4, 6, 5), normal(5, seed=1)
+    assert_same_in({"channel_sums": "blocked"}, gated, x, bias)
+    half = x.astype(jnp.bfloat16)
+    with forms(channel_sums="blocked"):
+        value, gradients = jax.value_and_grad(lambda *args: jnp.sum(gated(*args)), (0, 1))(half, bias)
+    assert [v.dtype for v in (value, *gradients)] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+    np.testing.assert_allclose(global_average_pool(half), np.mean(half.astype(np.float32), (1, 2)), atol=1e-6)
+
+
+def test_a_stored_map_is_computed_once() -> None:
+    def neighbours(x: jax.Array) -> jax.Array:
+        y = jnp.pad(stored(jax.nn.relu(x * 2.0)), ((1, 1), (0, 0)))
+        return y[2:] * 3.0 + stored(jax.nn.relu(x)) + y[:-2]
+
+    def twice(x: jax.Array) -> jax.Array:
+        y = stored(jnp.sin(x))
+        return y @ y + jnp.cos(y)  # the sine serves a product, which is computed apart, and a cosine
+
+    x = normal(64, 64)
+    assert_same_in({"reuse": "stored"}, neighbours, x)
+    assert_same_in({"reuse": "stored"}, jax.vmap(twice), normal(2, 8, 8))
+    counts: dict[Form, int] = {}
+    for form in ("stored", "native"):
+        with forms(reuse=form):
+            program = compiler.jit(lambda x: twice(x)).lower(x).compile().as_text()
+        counts[form] = program.count(" sine(")
+    assert counts == {"stored": 1, "native": 2}
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 2)], ids=str)

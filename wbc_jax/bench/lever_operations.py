@@ -54,6 +54,19 @@ def _batch_norm(side: int, channels: int) -> Operation:
     return Operation(name, (side, side, channels), ((channels,), (channels,)), apply)
 
 
+def _residual_sums(side: int, channels: int, blocks: int) -> Operation:
+    def apply(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        for _ in range(blocks):
+            moments = batch_moments(y := convolve(x, kernel))
+            factor = scale * jax.lax.rsqrt(moments.var + 1e-5)
+            x = normalise(y, moments.mean, factor, bias, residual=x, relu=True)
+        return x
+
+    name = f"{blocks} residual sums {side}^2 x {channels}"
+    weight_shapes = ((1, 1, channels, channels), (channels,), (channels,))
+    return Operation(name, (side, side, channels), weight_shapes, apply)
+
+
 OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "pointwise": (
         _convolution(56, 64, 256, 1),
@@ -79,6 +92,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "large_kernel": (_convolution(7, 512, 128, 9, groups=16), _convolution(6, 128, 32, 7, groups=4)),
     "channel_sums": (_batch_norm(112, 64), _batch_norm(56, 256), _batch_norm(14, 1024), _batch_norm(7, 2048)),
     "max_pool": (Operation("max-pool 3x3 /2 112^2 x 64", (112, 112, 64), (), max_pool),),
+    "reuse": (_residual_sums(56, 64, 6), _residual_sums(14, 256, 6)),
 }
 """By kind, as in `lowerings.WINNERS`."""
 

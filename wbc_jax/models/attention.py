@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from wbc_jax.errors import UsageError
+from wbc_jax.models.channel_sums import image_sums
 from wbc_jax.models.initialisers import torch_default
 from wbc_jax.models.layers import BatchNorm, Conv, Linear, convolve, global_average_pool, global_max_pool
+from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.pooling import maximum_along
 
 AttentionName = Literal["none", "cam", "sam", "parallel", "csam", "scam", "se", "eca"]
@@ -92,7 +94,27 @@ def scale_positions(x: jax.Array, gate: jax.Array) -> jax.Array:
 
 def scale_channels(x: jax.Array, gate: jax.Array) -> jax.Array:
     """Multiply x (B, H, W, C) by a gate (B, C)."""
+    return _scaled(x, gate) if form_of("channel_sums") == "blocked" else _product(x, gate)
+
+
+def _product(x: jax.Array, gate: jax.Array) -> jax.Array:
     return x * gate.astype(x.dtype)[:, None, None, :]
+
+
+_scaled = jax.custom_vjp(_product)
+
+
+def _scaled_forward(x: jax.Array, gate: jax.Array):
+    return _product(x, gate), (x, gate)
+
+
+def _scaled_backward(kept, cotangent: jax.Array):
+    x, gate = kept
+    (d_gate,) = image_sums(lambda g, x: (g * x,), cotangent, x)
+    return _product(cotangent, gate), d_gate.astype(gate.dtype)
+
+
+_scaled.defvjp(_scaled_forward, _scaled_backward)
 
 
 class Attention(nn.Module):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from wbc_jax.models.channel_sums import channel_sums
 from wbc_jax.models.lowerings import form_of
+from wbc_jax.models.stored import stored
 
 
 class Moments(NamedTuple):
@@ -110,6 +111,8 @@ _fused = jax.custom_vjp(_normalised, nondiff_argnums=(5,))
 
 def _fused_forward(x, centre, factor, bias, residual, relu: bool):
     y = _normalised(x, centre, factor, bias, residual, relu)
+    if residual is not None:
+        y = stored(y)  # read by the next block's convolution and sum, and by the gradient
     # The next convolution keeps y anyway. Without a residual, x alone tells where y is positive.
     kept_output = y if relu and residual is not None else None
     return y, (x, centre, factor, bias, residual is not None, kept_output)
@@ -117,6 +120,7 @@ def _fused_forward(x, centre, factor, bias, residual, relu: bool):
 
 def _fused_backward(relu: bool, kept, cotangent):
     x, centre, factor, bias, has_residual, output = kept
+    cotangent, x = stored((cotangent, x))
 
     def passed(g: jax.Array, x: jax.Array, *output: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The cotangent that the ReLU lets through, and x - centre; channels last, any number of axes."""

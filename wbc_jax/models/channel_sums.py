@@ -1,8 +1,8 @@
-"""Sums over all but channels of (B, H, W, C), in a form that a CPU computes at the speed of its memory.
+"""Sums over the pixels of (B, H, W, C), for each image or for the batch, at the speed of a CPU's memory.
 
 XLA's own reduction over leading axes runs at a tenth of that on a CPU: it is cut into passes of reduce-window. A loop
-over blocks of a few rows, which adds each block to one accumulator per image and channel, is vectorised over
-channels and reads every value once.
+whose every step adds a few short runs of pixels to one accumulator each is vectorised over channels, reads every
+value once, and is spread over the cores when its steps are long enough.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from wbc_jax.models.lowerings import form_of
 Terms = Callable[..., tuple[jax.Array, ...]]
 """float32 blocks (B, P, C), one of each map -> the terms to be summed, float32 (B, P, C)."""
 
-_LARGEST_BLOCK = 28
-"""Pixels per block: beyond, the inner sum is no longer unrolled and takes three times as long."""
-_SMALLEST_BLOCK = 4
+_LONGEST_RUN = 14
+"""Pixels added one after the other: beyond, the sum runs out of registers, then is no longer unrolled."""
+_SHORTEST_RUN = 4
+_STEP_SIZE = 2**18
+"""Elements of a map that one step reads at most. XLA leaves steps of a quarter of that to one core."""
 _WORTH_A_LOOP = 2**16
 """Elements of a map from which the loop saves more than its start costs."""
 
@@ -28,32 +30,47 @@ def channel_sums(terms: Terms, *maps: jax.Array) -> tuple[jax.Array, ...]:
     """Sum each of `terms(*maps)` over batch and pixels, float32 (C,).
 
     Args:
-        terms: applied pixel by pixel, to all pixels at once or to a block of them.
+        terms: applied pixel by pixel, to all pixels at once or to a part of them.
         maps: (B, H, W, C), all of one shape, any float dtype.
     """
+    return tuple(jnp.sum(total, axis=0) for total in image_sums(terms, *maps))
+
+
+def image_sums(terms: Terms, *maps: jax.Array) -> tuple[jax.Array, ...]:
+    """Sum each of `terms(*maps)` over the pixels of every image, float32 (B, C); arguments as of `channel_sums`."""
     batch, height, width, channels = maps[0].shape
     pixels = height * width
-    rows = tuple(x.reshape(batch, pixels, channels) for x in maps)  # (B, H W, C)
-    block = _block(pixels)
-    if form_of("channel_sums") != "blocked" or block is None or maps[0].size < _WORTH_A_LOOP:
-        return tuple(jnp.sum(term, axis=(0, 1)) for term in terms(*_wide(rows)))
+    cut = _cut(batch, pixels, channels)
+    if form_of("channel_sums") != "blocked" or cut is None or maps[0].size < _WORTH_A_LOOP:
+        rows = tuple(x.reshape(batch, pixels, channels) for x in maps)
+        return tuple(jnp.sum(term, axis=1) for term in terms(*_wide(rows)))
+    runs, length = cut
+    # The batch stays an axis of its own, so that a batch spread over devices is summed where it lies.
+    rows = tuple(x.reshape(batch, pixels // length, length, channels) for x in maps)  # (B, R, L, C)
 
-    def add_block(index: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        cut = tuple(jax.lax.dynamic_slice_in_dim(x, index * block, block, axis=1) for x in rows)
-        return tuple(s + jnp.sum(t, axis=1) for s, t in zip(sums, terms(*_wide(cut)), strict=True))
+    def add_step(index: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        parts = tuple(jax.lax.dynamic_slice_in_dim(x, index * runs, runs, axis=1) for x in rows)
+        added = terms(*(x.reshape(batch, runs * length, channels) for x in _wide(parts)))
+        split = (batch, runs, length, channels)
+        return tuple(s + jnp.sum(t.reshape(split), axis=2) for s, t in zip(sums, added, strict=True))
 
-    count = len(jax.eval_shape(lambda *rows: terms(*_wide(rows)), *rows))
-    zeros = tuple(jnp.zeros((batch, channels), jnp.float32) for _ in range(count))
-    # The batch stays an axis of the accumulators, so that a batch spread over devices is summed where it lies.
-    per_image = jax.lax.fori_loop(0, pixels // block, add_block, zeros)
-    return tuple(jnp.sum(s, axis=0) for s in per_image)
+    pixel = jax.ShapeDtypeStruct((batch, 1, channels), jnp.float32)
+    count = len(jax.eval_shape(terms, *(pixel for _ in maps)))
+    zeros = tuple(jnp.zeros((batch, runs, channels), jnp.float32) for _ in range(count))
+    totals = jax.lax.fori_loop(0, pixels // (runs * length), add_step, zeros)
+    return tuple(jnp.sum(s, axis=1) for s in totals)
 
 
 def _wide(maps: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     return tuple(x.astype(jnp.float32) for x in maps)
 
 
-def _block(pixels: int) -> int | None:
-    """Largest divisor of the number of pixels within the bounds; None where there is none."""
-    fitting = [size for size in range(_SMALLEST_BLOCK, _LARGEST_BLOCK + 1) if pixels % size == 0]
-    return max(fitting, default=None)
+def _cut(batch: int, pixels: int, channels: int) -> tuple[int, int] | None:
+    """Runs that a step adds and pixels of a run, so that two steps or more make the whole; None: no such numbers."""
+    lengths = [n for n in range(_SHORTEST_RUN, _LONGEST_RUN + 1) if pixels % n == 0]
+    if not lengths or max(lengths) == pixels:
+        return None
+    length = max(lengths)
+    total = pixels // length
+    fitting = [n for n in range(2, total) if total % n == 0 and batch * n * length * channels <= _STEP_SIZE]
+    return max(fitting, default=1), length

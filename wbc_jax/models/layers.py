@@ -20,6 +20,7 @@ from wbc_jax.models.initialisers import torch_default, torch_default_bias
 from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.native import native_convolution
 from wbc_jax.models.pointwise import pointwise
+from wbc_jax.models.pooling import global_average_pool as global_average_pool
 from wbc_jax.models.pooling import max_pool as max_pool
 from wbc_jax.models.pooling import maximum_along
 from wbc_jax.models.stems import folds, padded_stem, space_to_depth_stem
@@ -202,11 +203,6 @@ def avg_pool(x: jax.Array, *, size: int = 2) -> jax.Array:
     rows, columns = height // size, width // size
     windows = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
     return jnp.mean(windows.astype(jnp.float32), axis=(2, 4)).astype(x.dtype)  # (B, H / size, W / size, C)
-
-
-def global_average_pool(x: jax.Array) -> jax.Array:
-    """(B, H, W, C) -> float32 (B, C)."""
-    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 
 def global_max_pool(x: jax.Array) -> jax.Array:

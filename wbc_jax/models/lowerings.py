@@ -24,6 +24,7 @@ Form = Literal[
     "merged64",
     "padded",
     "space_to_depth",
+    "stored",
 ]
 
 KINDS: tuple[str, ...] = (
@@ -35,6 +36,7 @@ KINDS: tuple[str, ...] = (
     "max_pool",
     "stem",
     "large_kernel",
+    "reuse",
 )
 """Kinds of operations that have more than one form."""
 
@@ -47,11 +49,12 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "channel_sums"): "blocked",
     ("cpu", "max_pool"): "parity",
     ("cpu", "large_kernel"): "padded",
+    ("cpu", "reuse"): "stored",
 }
 """(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones,
 and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums` (batch
-normalisation), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a form of
-its own), `large_kernel` (a convolution whose kernel exceeds the map)."""
+normalisation, gates), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a
+form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `reuse` (`stored` maps)."""
 
 _overrides: dict[str, Form] = {}
 

@@ -1,4 +1,4 @@
-"""Max-pooling, with a gradient that a CPU computes without searching each window twice."""
+"""Pooling over windows and over whole maps, with gradients that a CPU computes in few passes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wbc_jax.models.channel_sums import image_sums
 from wbc_jax.models.lowerings import form_of
+from wbc_jax.models.stored import stored
 
 
 def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:
@@ -21,6 +23,31 @@ def max_pool(x: jax.Array, *, size: int = 3, stride: int = 2, padding: int = 1) 
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     lowest = np.asarray(-np.inf, x.dtype)
     return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
+
+
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """Mean over positions: (B, H, W, C) -> float32 (B, C)."""
+    if form_of("channel_sums") == "blocked":
+        return _pixel_sums(x) / (x.shape[1] * x.shape[2])
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+
+@jax.custom_vjp
+def _pixel_sums(x: jax.Array) -> jax.Array:
+    """(B, H, W, C) -> float32 (B, C)."""
+    (total,) = image_sums(lambda block: (block,), x)
+    return total
+
+
+def _pixel_sums_forward(x: jax.Array):
+    return _pixel_sums(x), x  # of x its shape alone is read
+
+
+def _pixel_sums_backward(x: jax.Array, cotangent: jax.Array):
+    return (jnp.broadcast_to(cotangent.astype(x.dtype)[:, None, None, :], x.shape),)
+
+
+_pixel_sums.defvjp(_pixel_sums_forward, _pixel_sums_backward)
 
 
 def maximum_along(x: jax.Array, axis: int) -> jax.Array:
@@ -69,7 +96,8 @@ def _forward(x: jax.Array):
 def _backward(kept, cotangent: jax.Array):
     x, y = kept
     batch, height, width, channels = x.shape
-    first = _first_maximum(x, y)  # (B, H / 2, W / 2, C)
+    # Each is read nine times, once for every position of a window.
+    first, cotangent = stored(_first_maximum(x, y)), stored(cotangent)  # (B, H / 2, W / 2, C)
 
     def share(position: int) -> jax.Array:
         """What windows send to the pixel at that position of theirs, counted 0 to 8 by rows."""
