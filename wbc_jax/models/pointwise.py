@@ -6,7 +6,7 @@ import jax
 
 _MANY_PIXELS = 2**10
 """B H W from which the weight gradient's product is taken straight from the pixel-major maps; below, XLA transposes
-a map first. Where it computes the map within the transposition, that takes up to ten times as long as the product."""
+a map first. Where it computes the map within the transposition, that takes several times as long as the product."""
 
 
 @jax.custom_vjp
