@@ -15,7 +15,7 @@ from wbc_jax.models.attention import scale_channels
 from wbc_jax.models.batch_norm import batch_moments, normalise
 from wbc_jax.models.channel_sums import channel_sums
 from wbc_jax.models.compiler import compiler_options
-from wbc_jax.models.layers import convolve
+from wbc_jax.models.layers import convolve, projected_average
 from wbc_jax.models.lowerings import Form, forms
 from wbc_jax.models.pooling import global_average_pool, max_pool
 from wbc_jax.models.stored import stored
@@ -26,6 +26,7 @@ NATIVE: dict[str, Form] = {
     "channel_sums": "native",
     "max_pool": "native",
     "reuse": "native",
+    "transition": "native",
 }
 
 
@@ -108,6 +109,14 @@ def test_mean_over_positions_and_channel_gate_equal_the_plain_ones(monkeypatch: 
         value, gradients = jax.value_and_grad(lambda *args: jnp.sum(gated(*args)), (0, 1))(half, bias)
     assert [v.dtype for v in (value, *gradients)] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
     np.testing.assert_allclose(global_average_pool(half), np.mean(half.astype(np.float32), (1, 2)), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)], ids=str)
+def test_projection_and_average_exchange(size: tuple[int, int]) -> None:
+    def transition(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return projected_average(x, lambda y: convolve(y, kernel))
+
+    assert_same_in({"transition": "pool_first"}, transition, normal(2, *size, 6), normal(1, 1, 6, 3, seed=1))
 
 
 def test_a_stored_map_is_computed_once() -> None:

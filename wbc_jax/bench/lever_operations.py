@@ -12,7 +12,7 @@ import numpy as np
 
 from wbc_jax.models.batch_norm import batch_moments, normalise
 from wbc_jax.models.compiler import jit
-from wbc_jax.models.layers import convolve
+from wbc_jax.models.layers import convolve, projected_average
 from wbc_jax.models.pooling import max_pool
 
 
@@ -67,6 +67,14 @@ def _residual_sums(side: int, channels: int, blocks: int) -> Operation:
     return Operation(name, (side, side, channels), weight_shapes, apply)
 
 
+def _transition(side: int, channels: int) -> Operation:
+    def apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return projected_average(x, lambda y: convolve(y, kernel))
+
+    name = f"1x1 {side}^2 {channels}->{channels // 2}, then 2x2 mean"
+    return Operation(name, (side, side, channels), ((1, 1, channels, channels // 2),), apply)
+
+
 OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "pointwise": (
         _convolution(56, 64, 256, 1),
@@ -92,6 +100,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "large_kernel": (_convolution(7, 512, 128, 9, groups=16), _convolution(6, 128, 32, 7, groups=4)),
     "channel_sums": (_batch_norm(112, 64), _batch_norm(56, 256), _batch_norm(14, 1024), _batch_norm(7, 2048)),
     "max_pool": (Operation("max-pool 3x3 /2 112^2 x 64", (112, 112, 64), (), max_pool),),
+    "transition": (_transition(56, 256), _transition(14, 1024)),
     "reuse": (_residual_sums(56, 64, 6), _residual_sums(14, 256, 6)),
 }
 """By kind, as in `lowerings.WINNERS`."""

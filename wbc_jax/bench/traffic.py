@@ -34,6 +34,7 @@ from flax import linen as nn
 
 from wbc_jax.models.attention import ChannelGate, EfficientChannelAttention, SpatialGate, SqueezeExcite
 from wbc_jax.models.layers import BatchNorm, Conv, Linear
+from wbc_jax.models.lowerings import KINDS, Form, forms
 
 Mode = Literal["train", "infer"]
 _GATES = (SpatialGate, ChannelGate, SqueezeExcite, EfficientChannelAttention)
@@ -139,7 +140,10 @@ def count_traffic(model: nn.Module, image_size_px: int, mode: Mode, activation_b
             mutable = ["batch_stats"] if train else False
             return model.apply(variables, images, train=train, mutable=mutable, rngs={"dropout": key})
 
-    counts.equations(jax.make_jaxpr(apply)(variables, images, keys).jaxpr)
+    # The work of the network as it was published, whatever a backend's forms save.
+    native: dict[str, Form] = dict.fromkeys(KINDS, "native")
+    with forms(**native):
+        counts.equations(jax.make_jaxpr(apply)(variables, images, keys).jaxpr)
     macs = counts.macs // batch
     element = activation_bytes / batch
     return Traffic(

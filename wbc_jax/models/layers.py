@@ -5,6 +5,8 @@ Layout is NHWC, kernels are HWIO. Parameters and statistics are float32 whatever
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -203,6 +205,16 @@ def avg_pool(x: jax.Array, *, size: int = 2) -> jax.Array:
     rows, columns = height // size, width // size
     windows = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
     return jnp.mean(windows.astype(jnp.float32), axis=(2, 4)).astype(x.dtype)  # (B, H / size, W / size, C)
+
+
+def projected_average(x: jax.Array, project: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """`avg_pool(project(x))` for a 1x1 convolution without bias, in either order.
+
+    Both are linear and exchange: the product of a mean is the mean of the products, for a quarter of the work.
+    """
+    if form_of("transition") == "pool_first":
+        return project(avg_pool(x))
+    return avg_pool(project(x))
 
 
 def global_max_pool(x: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ Form = Literal[
     "padded",
     "space_to_depth",
     "stored",
+    "pool_first",
 ]
 
 KINDS: tuple[str, ...] = (
@@ -37,6 +38,7 @@ KINDS: tuple[str, ...] = (
     "stem",
     "large_kernel",
     "reuse",
+    "transition",
 )
 """Kinds of operations that have more than one form."""
 
@@ -50,11 +52,13 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "max_pool"): "parity",
     ("cpu", "large_kernel"): "padded",
     ("cpu", "reuse"): "stored",
+    ("cpu", "transition"): "pool_first",
 }
 """(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones,
 and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums` (batch
 normalisation, gates), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a
-form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `reuse` (`stored` maps)."""
+form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `reuse` (`stored` maps), `transition`
+(`layers.projected_average`)."""
 
 _overrides: dict[str, Form] = {}
 
