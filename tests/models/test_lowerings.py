@@ -25,6 +25,8 @@ NATIVE: dict[str, Form] = {
     "dense": "native",
     "channel_sums": "native",
     "max_pool": "native",
+    "narrow": "native",
+    "strided": "native",
     "reuse": "native",
     "transition": "native",
 }

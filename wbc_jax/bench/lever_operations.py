@@ -86,7 +86,6 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "grouped": (
         _convolution(56, 128, 128, 3, groups=32),
         _convolution(14, 512, 512, 3, groups=32),
-        _convolution(28, 128, 32, 9, groups=16),
     ),
     "dense": (
         _convolution(224, 3, 64, 7, 2),
@@ -95,11 +94,22 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
         _convolution(28, 256, 256, 3, 2),
         _convolution(14, 256, 256, 3),
         _convolution(7, 512, 512, 3),
-        _convolution(28, 128, 32, 3),
     ),
     "large_kernel": (_convolution(7, 512, 128, 9, groups=16), _convolution(6, 128, 32, 7, groups=4)),
     "channel_sums": (_batch_norm(112, 64), _batch_norm(56, 256), _batch_norm(14, 1024), _batch_norm(7, 2048)),
     "max_pool": (Operation("max-pool 3x3 /2 112^2 x 64", (112, 112, 64), (), max_pool),),
+    "narrow": (
+        _convolution(56, 128, 32, 3),
+        _convolution(56, 64, 16, 7, groups=8),
+        _convolution(28, 128, 32, 9, groups=16),
+        _convolution(56, 2, 1, 7),
+    ),
+    "strided": (
+        _convolution(56, 128, 128, 3, 2),
+        _convolution(14, 512, 512, 3, 2),
+        _convolution(56, 128, 32, 7, 2, groups=8),
+        _convolution(28, 512, 512, 3, 2, groups=32),
+    ),
     "transition": (_transition(56, 256), _transition(14, 1024)),
     "reuse": (_residual_sums(56, 64, 6), _residual_sums(14, 256, 6)),
 }

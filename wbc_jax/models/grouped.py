@@ -41,13 +41,17 @@ def split_groups(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, group
 
     On a CPU the gradients of XLA's own grouped convolution take up to a hundred times as long.
     """
-    inputs, outputs = kernel.shape[2], kernel.shape[3] // groups
-    narrow = max(_CPU_INPUTS / inputs, _CPU_OUTPUTS / outputs)
-    merged = min((m for m in range(1, groups + 1) if groups % m == 0 and m >= narrow), default=groups)
-    parts = groups // merged
-    kernels = jnp.split(_block_diagonal(kernel, groups, merged), parts, axis=-1)
-    pairs = zip(jnp.split(x, parts, axis=-1), kernels, strict=True)
+    kernel = merge_narrow_groups(kernel, groups, inputs=_CPU_INPUTS, outputs=_CPU_OUTPUTS)
+    parts = x.shape[-1] // kernel.shape[2]
+    pairs = zip(jnp.split(x, parts, axis=-1), jnp.split(kernel, parts, axis=-1), strict=True)
     return jnp.concatenate([plain_convolution(part, k, stride, pads) for part, k in pairs], axis=-1)
+
+
+def merge_narrow_groups(kernel: jax.Array, groups: int, *, inputs: int, outputs: int) -> jax.Array:
+    """The kernel of as many merged groups as give each at least so many inputs and outputs."""
+    narrow = max(inputs / kernel.shape[2], outputs * groups / kernel.shape[3])
+    merged = min((m for m in range(1, groups + 1) if groups % m == 0 and m >= narrow), default=groups)
+    return _block_diagonal(kernel, groups, merged)
 
 
 def _block_diagonal(kernel: jax.Array, groups: int, merged: int) -> jax.Array:

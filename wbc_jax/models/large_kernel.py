@@ -13,47 +13,45 @@ import jax.numpy as jnp
 
 from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.native import Pads, native_convolution
+from wbc_jax.models.strided import strided_convolution
 
 
 def plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F) in the form that suits the backend and the sizes."""
+    if stride > 1:
+        strided = strided_convolution if form_of("strided") == "parity" else native_convolution
+        return strided(x, kernel, stride, pads)
     height, width = (  # of the result, which is the map that the gradient reads
-        (side + 2 * pad - size) // stride + 1
+        side + 2 * pad - size + 1
         for side, pad, size in zip(x.shape[1:3], pads, kernel.shape[:2], strict=True)
     )
     if kernel.shape[0] * kernel.shape[1] > height * width and form_of("large_kernel") == "padded":
-        return _padded_convolution(x, kernel, stride, pads)
+        return _padded_convolution(x, kernel, pads)
     return native_convolution(x, kernel, stride, pads)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _padded_convolution(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    edges = [(0, 0, 0), (pads[0], pads[0], 0), (pads[1], pads[1], 0), (0, 0, 0)]
-    return native_convolution(_padded(x, edges), kernel, stride, (0, 0))
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _padded_convolution(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    return native_convolution(_padded(x, pads), kernel, 1, (0, 0))
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads):
-    return _padded_convolution(x, kernel, stride, pads), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, pads: Pads):
+    return _padded_convolution(x, kernel, pads), (x, kernel)
 
 
-def _backward(stride: int, pads: Pads, kept, cotangent: jax.Array):
-    """The map's gradient is a convolution of the cotangent, its pixels `stride` apart, by the turned kernel."""
+def _backward(pads: Pads, kept, cotangent: jax.Array):
+    """The map's gradient is a convolution of the cotangent by the turned kernel."""
     x, kernel = kept
-    edges = [(0, 0, 0)]
-    for side, size, pad, outputs in zip(
-        x.shape[1:3], kernel.shape[:2], pads, cotangent.shape[1:3], strict=True
-    ):
-        unread = side + 2 * pad - size - (outputs - 1) * stride  # pixels that no window reaches
-        edges.append((size - 1 - pad, size - 1 - pad + unread, stride - 1))
+    height, width = (size - 1 - pad for size, pad in zip(kernel.shape[:2], pads, strict=True))
     turned = kernel[::-1, ::-1].swapaxes(2, 3)  # (kh, kw, F, C)
-    d_x = native_convolution(_padded(cotangent, [*edges, (0, 0, 0)]), turned, 1, (0, 0))
-    _, pull_kernel = jax.vjp(lambda kernel: native_convolution(x, kernel, stride, pads), kernel)
+    d_x = native_convolution(_padded(cotangent, (height, width)), turned, 1, (0, 0))
+    _, pull_kernel = jax.vjp(lambda kernel: native_convolution(x, kernel, 1, pads), kernel)
     return d_x, *pull_kernel(cotangent)
 
 
 _padded_convolution.defvjp(_forward, _backward)
 
 
-def _padded(x: jax.Array, edges: list[tuple[int, int, int]]) -> jax.Array:
-    """Zeros (before, after, between) along each axis."""
+def _padded(x: jax.Array, pads: Pads) -> jax.Array:
+    edges = [(0, 0, 0), (pads[0], pads[0], 0), (pads[1], pads[1], 0), (0, 0, 0)]
     return jax.lax.optimization_barrier(jax.lax.pad(x, jnp.zeros((), x.dtype), edges))

@@ -19,6 +19,8 @@ from wbc_jax.models.batch_norm import Moments, batch_moments, normalise
 from wbc_jax.models.depthwise import shifted_products
 from wbc_jax.models.grouped import merged_groups, split_groups
 from wbc_jax.models.initialisers import torch_default, torch_default_bias
+from wbc_jax.models.kernel_rows import is_narrow, rows_convolution
+from wbc_jax.models.large_kernel import plain_convolution
 from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.native import native_convolution
 from wbc_jax.models.pointwise import pointwise
@@ -80,6 +82,8 @@ def convolve(
             return space_to_depth_stem(x, kernel)
         if stem == "padded":
             return padded_stem(x, kernel, stride, pads)
+    if is_narrow(kernel, groups) and form_of("narrow") == "rows":
+        return rows_convolution(x, kernel, stride, pads, groups)
     form = form_of(conv_kind(kernel.shape, groups, pads))
     if form == "merged32" or form == "merged64":
         return merged_groups(x, kernel, stride, pads, groups, 32 if form == "merged32" else 64)
@@ -89,6 +93,8 @@ def convolve(
         return shifted_products(x, kernel, stride, pads)
     if form == "split":
         return split_groups(x, kernel, stride, pads, groups)
+    if groups == 1:
+        return plain_convolution(x, kernel, stride, pads)
     return native_convolution(x, kernel, stride, pads, groups)
 
 

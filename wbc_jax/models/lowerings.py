@@ -26,6 +26,7 @@ Form = Literal[
     "space_to_depth",
     "stored",
     "pool_first",
+    "rows",
 ]
 
 KINDS: tuple[str, ...] = (
@@ -37,6 +38,8 @@ KINDS: tuple[str, ...] = (
     "max_pool",
     "stem",
     "large_kernel",
+    "narrow",
+    "strided",
     "reuse",
     "transition",
 )
@@ -51,14 +54,16 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "channel_sums"): "blocked",
     ("cpu", "max_pool"): "parity",
     ("cpu", "large_kernel"): "padded",
+    ("cpu", "narrow"): "rows",
+    ("cpu", "strided"): "parity",
     ("cpu", "reuse"): "stored",
     ("cpu", "transition"): "pool_first",
 }
 """(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones,
 and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums` (batch
 normalisation, gates), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a
-form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `reuse` (`stored` maps), `transition`
-(`layers.projected_average`)."""
+form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `narrow` (one to few channels,
+`kernel_rows`), `strided` (its gradient), `reuse` (`stored` maps), `transition` (`layers.projected_average`)."""
 
 _overrides: dict[str, Form] = {}
 
