@@ -34,6 +34,7 @@ LINES = {
     "levers": ["--levers", "dense", "max_pool", "--models", "resnet50", "--repeats", "6"],
     "frozen": ["--model", "daffnet_tiny", "--batch-size", "2"],
     "probe": ["--models", "scam", "--heads", "6", "--views", "1"],
+    "predict": ["--source", "run", "--paths", "a", "b", "--batch-size", "8"],
     "time-to-accuracy": ["--config", "scam:tiny", "--target-percent", "95", "--seed", "3", "--out", "x.csv"],
     "compare": ["--torch-compile", "off", "--precision", "float32", "--image-size-px", "64"],
 }

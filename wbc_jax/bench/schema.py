@@ -43,13 +43,13 @@ class Row:
     """One measurement; None where a column does not apply or is not known. Units are in the names."""
 
     benchmark: str
-    """step, input, end-to-end, compare, frozen, probe or memory."""
+    """step, input, end-to-end, compare, frozen, probe, predict or memory."""
     model: str
     """Network; for `input` and `memory` what was run."""
     mode: str
     """train or infer; stream, resident or augment; prepare, train, predict or import."""
     data_mode: str
-    """synthetic-fixed, device-resident or streaming."""
+    """synthetic-fixed, device-resident, streaming or files."""
     precision: str
     """Type of activations."""
     batch_size: int | None
@@ -92,7 +92,7 @@ class Row:
     input_overhead_percent: float | None = None
     """Time per step above that on a fixed synthetic batch."""
     images: int | None = None
-    """For `memory`: images prepared, trained on or classified."""
+    """For `memory`: images prepared, trained on or classified; for `predict`: files there are."""
     wall_s: float | None = None
     variant: str | None = None
     """Form of the step that differs from the default, such as `pointwise=dot` or `cached`."""

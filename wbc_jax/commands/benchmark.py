@@ -16,6 +16,7 @@ from wbc_jax.bench.startup import StartupOptions, run_startup
 from wbc_jax.bench.step import StepOptions, run_step
 from wbc_jax.bench.usage import UsageOptions, run_memory
 from wbc_jax.bench.variants import VariantOptions, run_variants
+from wbc_jax.commands.predict_speed import PredictSpeedOptions, run_predict_speed
 from wbc_jax.commands.time_to_accuracy import TimeToAccuracyOptions, run_time_to_accuracy
 
 BENCHMARKS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
@@ -31,5 +32,6 @@ BENCHMARKS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "levers": (LeverOptions, run_levers),
     "frozen": (FrozenOptions, run_frozen),
     "probe": (ProbeBenchOptions, run_probe),
+    "predict": (PredictSpeedOptions, run_predict_speed),
     "time-to-accuracy": (TimeToAccuracyOptions, run_time_to_accuracy),
 }
