@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ def test_files_and_the_network_alone_get_a_row_each(run_dir: Path, tmp_path: Pat
 def test_what_is_missing_is_named(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no network"):
         run_predict_speed(options(None, tmp_path))
+    with pytest.raises(UsageError, match="--precision bfloat16"):
+        run_predict_speed(replace(options(run_dir, tmp_path), precision="bfloat16"))
     with pytest.raises(UsageError, match="no images found"):
         run_predict_speed(options(run_dir, tmp_path))
     (tmp_path / "broken.png").write_bytes(b"no picture")

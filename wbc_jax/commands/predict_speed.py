@@ -38,6 +38,8 @@ def run_predict_speed(options: PredictSpeedOptions) -> int:
     options.check()
     if options.source is None:
         raise UsageError("no network", expected="a run directory or an exported model", where="--source")
+    if options.precision != "auto":
+        raise UsageError(f"--precision {options.precision}", expected="auto: as the network was trained")
     require_paths(options.paths)
     files = list(walk_images(options.paths))
     if not files:
