@@ -69,7 +69,8 @@ def test_forms_leave_their_trace_in_the_program() -> None:
 
 
 def assert_same_as_xlas(form: dict[str, Form], x: jax.Array, kernel: jax.Array, **options: Any) -> None:
-    plain: dict[str, Form] = {"grouped": "native", "dense": "native", "narrow": "native", "strided": "native"}
+    kinds = ("grouped", "dense", "large_kernel", "narrow", "strided")
+    plain: dict[str, Form] = dict.fromkeys(kinds, "native")
     theirs = values(plain, x, kernel, **options)
     for our, their in zip(values({**plain, **form}, x, kernel, **options), theirs, strict=True):
         np.testing.assert_allclose(our, their, atol=1e-5 * np.abs(their).max())

@@ -27,13 +27,13 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads):
 def _backward(stride: int, pads: Pads, kept, cotangent: jax.Array):
     x, kernel = kept
     _, pull_kernel = jax.vjp(lambda kernel: native_convolution(x, kernel, stride, pads), kernel)
-    return map_gradient(cotangent, kernel, stride, pads, x.shape[1:3]), *pull_kernel(cotangent)
+    return _map_gradient(cotangent, kernel, stride, pads, x.shape[1:3]), *pull_kernel(cotangent)
 
 
 strided_convolution.defvjp(_forward, _backward)
 
 
-def map_gradient(
+def _map_gradient(
     cotangent: jax.Array, kernel: jax.Array, stride: int, pads: Pads, size: tuple[int, int]
 ) -> jax.Array:
     """(B, H', W', F) -> (B, *size, C)."""
