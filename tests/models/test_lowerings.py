@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from wbc_jax.models.attention import scale_channels
 from wbc_jax.models.batch_norm import batch_moments, normalise
 from wbc_jax.models.channel_sums import channel_sums
 from wbc_jax.models.compiler import compiler_options
+from wbc_jax.models.densenet import DenseNet
+from wbc_jax.models.endpoints import Endpoints
 from wbc_jax.models.layers import convolve, projected_average
 from wbc_jax.models.lowerings import Form, forms
 from wbc_jax.models.pooling import global_average_pool, max_pool
@@ -29,6 +31,7 @@ NATIVE: dict[str, Form] = {
     "strided": "native",
     "reuse": "native",
     "transition": "native",
+    "growth": "native",
 }
 
 
@@ -119,6 +122,22 @@ def test_projection_and_average_exchange(size: tuple[int, int]) -> None:
         return projected_average(x, lambda y: convolve(y, kernel))
 
     assert_same_in({"transition": "pool_first"}, transition, normal(2, *size, 6), normal(1, 1, 6, 3, seed=1))
+
+
+def test_dense_block_grown_in_place_equals_the_concatenated_one() -> None:
+    trunk = DenseNet((2, 3), None, growth=4, width=6, stem_kernel=3)
+    images = normal(2, 32, 32, 3)
+    variables = trunk.init(jax.random.key(0), images, train=False)
+
+    def grown(images: jax.Array) -> jax.Array:
+        endpoints = cast(Endpoints, trunk.apply(variables, images, train=False))
+        return endpoints["stage2"]
+
+    assert_same_in({"growth": "in_place"}, grown, images)
+    with forms(growth="in_place"):
+        program = str(jax.make_jaxpr(grown)(images))
+    assert "dynamic_update_slice" in program
+    assert "concatenate" not in program
 
 
 def test_a_stored_map_is_computed_once() -> None:

@@ -113,7 +113,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "transition": (_transition(56, 256), _transition(14, 1024)),
     "reuse": (_residual_sums(56, 64, 6), _residual_sums(14, 256, 6)),
 }
-"""By kind, as in `lowerings.WINNERS`."""
+"""By kind, as in `lowerings.WINNERS`; `growth` is measured within networks alone, in evaluation (`--mode infer`)."""
 
 
 def gradient_chain(operation: Operation, batch_size: int) -> Callable[[int], object]:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from wbc_jax.bench.options import TimingOptions
 from wbc_jax.bench.schema import describe_machine
@@ -24,8 +24,9 @@ class LeverOptions(TimingOptions):
     levers: tuple[str, ...] = ()
     """Kinds of operations; none: all that this backend has a winner for."""
     models: tuple[str, ...] = ()
-    """Networks whose training step is measured with each lever off beside the step with all on; none: operations
-    only."""
+    """Networks whose step is measured with each lever off beside the step with all on; none: operations only."""
+    mode: Literal["train", "infer"] = "train"
+    """Step of the networks: training or inference."""
     batch_size: int = 8
     """Images per step."""
     image_size_px: int = 224
@@ -48,7 +49,7 @@ class LeverRow:
     load_average: float | None
     versions: str
     subject: str
-    """Operation, forward and backward, with its map; or a network's training step, all other levers on."""
+    """Operation, forward and backward, with its map; or a network's step, all other levers on."""
     batch_size: int
     lever: str
     """kind=form."""
@@ -62,7 +63,7 @@ class LeverRow:
 
 
 def run_levers(options: LeverOptions) -> int:
-    """Measure each lever on and off, in turns, on operations and on whole training steps."""
+    """Measure each lever on and off, in turns, on operations and on whole steps."""
     options.check()
     import jax
 
@@ -132,22 +133,29 @@ def _subjects(kind: str, form: Form, options: LeverOptions) -> list[tuple[str, C
                 contenders[name] = gradient_chain(operation, options.batch_size)
         subjects.append((operation.name, contenders))
     for model in options.models:
-        subjects.append((f"{model} training step", _steps(model, kind, form, options)))
+        step = "training step" if options.mode == "train" else "inference step"
+        subjects.append((f"{model} {step}", _steps(model, kind, form, options)))
     return subjects
 
 
 def _steps(model: str, kind: str, form: Form, options: LeverOptions) -> Contenders:
-    from wbc_jax.bench.subject import Case, TrainSubject
+    from wbc_jax.bench.subject import Case, InferSubject, TrainSubject
     from wbc_jax.models.lowerings import forms
     from wbc_jax.runtime.devices import activation_dtype
 
     contenders: Contenders = {}
     for name, table in _tables(kind, form).items():
         case = Case(
-            model, "train", options.batch_size, options.image_size_px, 5, activation_dtype(options.precision)
+            model,
+            options.mode,
+            options.batch_size,
+            options.image_size_px,
+            5,
+            activation_dtype(options.precision),
         )
+        subject = TrainSubject if options.mode == "train" else InferSubject
         with forms(**table):
-            contenders[name] = TrainSubject(case).run
+            contenders[name] = subject(case).run
     return contenders
 
 

@@ -23,6 +23,7 @@ from wbc_jax.models.layers import (
     max_pool,
     projected_average,
 )
+from wbc_jax.models.lowerings import form_of
 
 
 class _NormReluConv(nn.Module):
@@ -139,7 +140,8 @@ class DenseNet(nn.Module):
         moments: Moments | None = None
         last = len(self.block_sizes)
         for block, size in enumerate(self.block_sizes, start=1):
-            x, moments = self._dense_block(x, block, size, frozen)
+            in_place = form_of("growth") == "in_place" and frozen and not train
+            x, moments = self._dense_block(x, block, size, frozen, in_place)
             x = record(self, endpoints, f"block{block}", x)
             if block < last:
                 transition = _Transition(
@@ -161,14 +163,27 @@ class DenseNet(nn.Module):
         return Linear(self.num_classes, zero_bias=True, name="classifier")(pre_logits), endpoints
 
     def _dense_block(
-        self, x: jax.Array, block: int, size: int, frozen: bool
+        self, x: jax.Array, block: int, size: int, frozen: bool, in_place: bool
     ) -> tuple[jax.Array, Moments | None]:
-        """Grow x by `size` layers; the moments are those of the returned map, None where they are not used."""
+        """Grow x by `size` layers; the moments are those of the returned map, None where they are not used.
+
+        `in_place`: each layer writes its channels into the block's one map instead of copying all that came before;
+        its gradient copies more than is saved.
+        """
+        width = x.shape[-1]
+        if in_place:
+            x = jnp.pad(
+                x, ((0, 0), (0, 0), (0, 0), (0, size * self.growth))
+            )  # (B, H, W, channels at the end)
         moments = None if frozen else self._moments(x, self._norm_after(block, 0, size))
         for layer in range(1, size + 1):
             grow = _DenseLayer(self.growth, self.dtype, self.bn_axis_name, name=f"block{block}_layer{layer}")
-            new = grow(x, moments, frozen=frozen)
-            x = jnp.concatenate([x, new], axis=-1)
+            new = grow(x[..., :width], moments, frozen=frozen)
+            if in_place:
+                x = jax.lax.dynamic_update_slice(x, new, (0, 0, 0, width))
+            else:
+                x = jnp.concatenate([x, new], axis=-1)
+            width += self.growth
             if moments is not None:
                 added = self._moments(new, self._norm_after(block, layer, size))
                 moments = jax.tree.map(lambda *parts: jnp.concatenate(parts), moments, added)

@@ -27,6 +27,7 @@ Form = Literal[
     "stored",
     "pool_first",
     "rows",
+    "in_place",
 ]
 
 KINDS: tuple[str, ...] = (
@@ -42,6 +43,7 @@ KINDS: tuple[str, ...] = (
     "strided",
     "reuse",
     "transition",
+    "growth",
 )
 """Kinds of operations that have more than one form."""
 
@@ -58,12 +60,14 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "strided"): "parity",
     ("cpu", "reuse"): "stored",
     ("cpu", "transition"): "pool_first",
+    ("cpu", "growth"): "in_place",
 }
 """(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones,
 and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums` (batch
 normalisation, gates), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a
 form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `narrow` (one to few channels,
-`kernel_rows`), `strided` (its gradient), `reuse` (`stored` maps), `transition` (`layers.projected_average`)."""
+`kernel_rows`), `strided` (its gradient), `reuse` (`stored` maps), `transition` (`layers.projected_average`),
+`growth` (of a dense block, in evaluation)."""
 
 _overrides: dict[str, Form] = {}
 
