@@ -1,12 +1,13 @@
 """Strictness for every test: no silent promotion or broadcasting; four virtual CPU devices.
 
-Most tests compute for milliseconds and compile for seconds, so programs are compiled with little optimisation and,
-where jaxlib still has them, by the older fusion emitters, which halves the time of the whole.
+Most tests compute for milliseconds and compile for seconds, so programs are compiled with little optimisation, in one
+piece and, where jaxlib still has them, by the older fusion emitters, which halves the time of the whole.
 `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS=--xla_force_host_platform_device_count=4 pytest` compiles as users do.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -14,18 +15,20 @@ from pathlib import Path
 
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=4"
+    "--xla_force_host_platform_device_count=4 --xla_cpu_parallel_codegen_split_count=1"
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's: each of the two workers has a core
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, few of them garbage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

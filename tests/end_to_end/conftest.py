@@ -31,9 +31,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     cache = shared / "cache"
     cache.mkdir(mode=0o700, exist_ok=True)
-    # Without this process's XLA_FLAGS: one device, and the emitters whose rounding does not depend on the loader.
-    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "WBC_DATA_DIR")}
-    return {**kept, "WBC_CACHE_DIR": str(cache), "COLUMNS": "140"}
+    # Not this process's XLA_FLAGS: one device, and the emitters whose rounding does not depend on the loader.
+    flags = "--xla_cpu_parallel_codegen_split_count=1"  # as in `tests/conftest.py`
+    kept = {k: v for k, v in os.environ.items() if k != "WBC_DATA_DIR"}
+    return {**kept, "XLA_FLAGS": flags, "WBC_CACHE_DIR": str(cache), "COLUMNS": "140"}
 
 
 @pytest.fixture(scope="session")

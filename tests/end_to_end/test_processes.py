@@ -27,7 +27,8 @@ RUN = (*SMALL, "--train.epochs", "2", "--checkpoint.every-steps", "2", "--eval.b
 
 
 def _devices(count: int) -> dict[str, str]:
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    flags = f"--xla_force_host_platform_device_count={count} --xla_cpu_parallel_codegen_split_count=1"
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
 def _free_port() -> int:
