@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"wbc_jax {__version__}")
             return EXIT_OK
         command = _command(arguments[0])
-        # Tracing a network makes millions of objects that live on: looking for garbage among them at the default
-        # rate takes about a sixth of the time.
+        # Tracing a network makes many objects that live on; looking for garbage among them so often is in vain.
         gc.set_threshold(100_000, 20, 20)
         return command.run(arguments[1:])
     except WbcError as error:

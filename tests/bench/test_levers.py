@@ -48,6 +48,9 @@ def test_levers_of_evaluation_are_measured_in_inference(tmp_path: Path) -> None:
     with out.open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["subject"], row["lever"]) == ("densenet_tiny inference step", "growth=in_place")
+    for nothing in (replace(options, mode="train"), replace(options, models=())):
+        with pytest.raises(UsageError, match="nothing to measure of growth"):
+            run_levers(nothing)
 
 
 def test_every_winner_on_a_cpu_has_operations_that_trace() -> None:

@@ -22,6 +22,9 @@ SMALL = (
 )  # fmt: skip
 """A run of seconds: 80 images, 5 steps an epoch."""
 
+IN_ONE_PIECE = "--xla_cpu_parallel_codegen_split_count=1"
+"""XLA's flag that makes small programs compile sooner, as in `tests/conftest.py`."""
+
 Command = Callable[..., subprocess.Popen[str]]
 
 
@@ -32,9 +35,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     cache = shared / "cache"
     cache.mkdir(mode=0o700, exist_ok=True)
     # Not this process's XLA_FLAGS: one device, and the emitters whose rounding does not depend on the loader.
-    flags = "--xla_cpu_parallel_codegen_split_count=1"  # as in `tests/conftest.py`
     kept = {k: v for k, v in os.environ.items() if k != "WBC_DATA_DIR"}
-    return {**kept, "XLA_FLAGS": flags, "WBC_CACHE_DIR": str(cache), "COLUMNS": "140"}
+    return {**kept, "XLA_FLAGS": IN_ONE_PIECE, "WBC_CACHE_DIR": str(cache), "COLUMNS": "140"}
 
 
 @pytest.fixture(scope="session")

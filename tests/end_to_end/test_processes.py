@@ -21,13 +21,13 @@ import pytest
 
 from wbc_jax.runtime.checkpoints import load_variables
 
-from .conftest import SMALL, Command
+from .conftest import IN_ONE_PIECE, SMALL, Command
 
 RUN = (*SMALL, "--train.epochs", "2", "--checkpoint.every-steps", "2", "--eval.batch-size", "44")
 
 
 def _devices(count: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={count} --xla_cpu_parallel_codegen_split_count=1"
+    flags = f"--xla_force_host_platform_device_count={count} {IN_ONE_PIECE}"
     return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 

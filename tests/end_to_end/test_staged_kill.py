@@ -16,20 +16,21 @@ from small_smears import STAGED
 
 from wbc_jax.runtime.checkpoints import load_variables
 
+from .conftest import IN_ONE_PIECE
+
 SCRIPT = Path(__file__).resolve().parents[1] / "small_smears.py"
 PATIENCE_S = 900
 
 
 def start(run_dir: Path, cache: Path, *options: str) -> subprocess.Popen[str]:
     kept = {k: v for k, v in os.environ.items() if k != "WBC_DATA_DIR"}
-    flags = "--xla_cpu_parallel_codegen_split_count=1"
     with run_dir.with_suffix(".log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, str(SCRIPT), "train", *options, "--run-dir", str(run_dir)],
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**kept, "XLA_FLAGS": flags, "WBC_CACHE_DIR": str(cache)},
+            env={**kept, "XLA_FLAGS": IN_ONE_PIECE, "WBC_CACHE_DIR": str(cache)},
         )
 
 

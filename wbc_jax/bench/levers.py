@@ -78,6 +78,13 @@ def run_levers(options: LeverOptions) -> int:
             expected=f"some of {', '.join(winners) or 'none: this backend computes every kind natively'}",
             where="--levers",
         )
+    if idle := [kind for kind in options.levers if kind in _EVALUATION_ONLY and not _networks(kind, options)]:
+        raise UsageError(
+            f"nothing to measure of {', '.join(idle)}, which serves evaluation alone and has no operation of its own",
+            expected="networks, in inference",
+            where="--levers",
+            remedy="add --mode infer --models densenet121",
+        )
     machine = describe_machine()
     for kind in options.levers or tuple(winners):
         for subject, contenders in _subjects(kind, winners[kind], options):
@@ -113,6 +120,15 @@ def run_levers(options: LeverOptions) -> int:
     return EXIT_OK
 
 
+_EVALUATION_ONLY = ("growth",)
+"""Kinds that change nothing in a training step."""
+
+
+def _networks(kind: str, options: LeverOptions) -> tuple[str, ...]:
+    """Those whose step in the chosen mode has operations of that kind."""
+    return () if kind in _EVALUATION_ONLY and options.mode == "train" else options.models
+
+
 Contenders = dict[str, Callable[[int], object]]
 
 
@@ -132,7 +148,7 @@ def _subjects(kind: str, form: Form, options: LeverOptions) -> list[tuple[str, C
             with forms(**table):
                 contenders[name] = gradient_chain(operation, options.batch_size)
         subjects.append((operation.name, contenders))
-    for model in options.models:
+    for model in _networks(kind, options):
         step = "training step" if options.mode == "train" else "inference step"
         subjects.append((f"{model} {step}", _steps(model, kind, form, options)))
     return subjects

@@ -139,8 +139,8 @@ class DenseNet(nn.Module):
             x = max_pool(x)
         moments: Moments | None = None
         last = len(self.block_sizes)
+        in_place = form_of("growth") == "in_place" and frozen and not train
         for block, size in enumerate(self.block_sizes, start=1):
-            in_place = form_of("growth") == "in_place" and frozen and not train
             x, moments = self._dense_block(x, block, size, frozen, in_place)
             x = record(self, endpoints, f"block{block}", x)
             if block < last:
@@ -167,14 +167,12 @@ class DenseNet(nn.Module):
     ) -> tuple[jax.Array, Moments | None]:
         """Grow x by `size` layers; the moments are those of the returned map, None where they are not used.
 
-        `in_place`: each layer writes its channels into the block's one map instead of copying all that came before;
-        its gradient copies more than is saved.
+        `in_place`: each layer writes its channels into the block's one map instead of copying all that came before.
+        For evaluation: in training it was not measured.
         """
         width = x.shape[-1]
         if in_place:
-            x = jnp.pad(
-                x, ((0, 0), (0, 0), (0, 0), (0, size * self.growth))
-            )  # (B, H, W, channels at the end)
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, size * self.growth)))  # (B, H, W, all channels)
         moments = None if frozen else self._moments(x, self._norm_after(block, 0, size))
         for layer in range(1, size + 1):
             grow = _DenseLayer(self.growth, self.dtype, self.bn_axis_name, name=f"block{block}_layer{layer}")
