@@ -11,8 +11,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from wbc_jax.models.large_kernel import plain_convolution
 from wbc_jax.models.native import Pads, native_convolution
+from wbc_jax.models.plain import plain_convolution
 
 # Least channels of a merged group on a CPU, chosen among 16 to 256 inputs at the shapes of SE-ResNeXt50 and EPSANet50.
 _CPU_INPUTS = 16

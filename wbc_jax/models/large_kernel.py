@@ -11,32 +11,29 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.native import Pads, native_convolution
-from wbc_jax.models.strided import strided_convolution
 
 
-def plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F) in the form that suits the backend and the sizes."""
-    if stride > 1:
-        strided = strided_convolution if form_of("strided") == "parity" else native_convolution
-        return strided(x, kernel, stride, pads)
-    height, width = (  # of the result, which is the map that the gradient reads
+def exceeds_map(x: jax.Array, kernel: jax.Array, pads: Pads) -> bool:
+    """Whether a kernel (kh, kw, C, F) has more places than the result of its convolution of `x` by steps of one pixel.
+
+    The result counts, not `x`: it is the map that the gradient reads.
+    """
+    height, width = (
         side + 2 * pad - size + 1
         for side, pad, size in zip(x.shape[1:3], pads, kernel.shape[:2], strict=True)
     )
-    if kernel.shape[0] * kernel.shape[1] > height * width and form_of("large_kernel") == "padded":
-        return _padded_convolution(x, kernel, pads)
-    return native_convolution(x, kernel, stride, pads)
+    return kernel.shape[0] * kernel.shape[1] > height * width
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _padded_convolution(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+def padded_convolution(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    """(B, H, W, C), (kh, kw, C, F) -> (B, H', W', F), by steps of one pixel."""
     return native_convolution(_padded(x, pads), kernel, 1, (0, 0))
 
 
 def _forward(x: jax.Array, kernel: jax.Array, pads: Pads):
-    return _padded_convolution(x, kernel, pads), (x, kernel)
+    return padded_convolution(x, kernel, pads), (x, kernel)
 
 
 def _backward(pads: Pads, kept, cotangent: jax.Array):
@@ -49,7 +46,7 @@ def _backward(pads: Pads, kept, cotangent: jax.Array):
     return d_x, *pull_kernel(cotangent)
 
 
-_padded_convolution.defvjp(_forward, _backward)
+padded_convolution.defvjp(_forward, _backward)
 
 
 def _padded(x: jax.Array, pads: Pads) -> jax.Array:

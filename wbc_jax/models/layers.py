@@ -20,9 +20,9 @@ from wbc_jax.models.depthwise import shifted_products
 from wbc_jax.models.grouped import merged_groups, split_groups
 from wbc_jax.models.initialisers import torch_default, torch_default_bias
 from wbc_jax.models.kernel_rows import is_narrow, rows_convolution
-from wbc_jax.models.large_kernel import plain_convolution
 from wbc_jax.models.lowerings import form_of
 from wbc_jax.models.native import native_convolution
+from wbc_jax.models.plain import plain_convolution
 from wbc_jax.models.pointwise import pointwise
 from wbc_jax.models.pooling import global_average_pool as global_average_pool
 from wbc_jax.models.pooling import max_pool as max_pool
