@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_jax.bench.options import TimingOptions, on_cpu
-from wbc_jax.bench.schema import Row, append_rows, describe_machine, thread_count
+from wbc_jax.bench.schema import Row, append_rows, describe_machine
 from wbc_jax.bench.synthetic_store import find_jpegs
 from wbc_jax.bench.table import print_rows
 from wbc_jax.bench.timing import (
@@ -23,6 +23,7 @@ from wbc_jax.bench.timing import (
     time_interleaved,
 )
 from wbc_jax.errors import EXIT_OK, UsageError
+from wbc_jax.runtime.cpus import usable_cpus
 
 _DATA_MODES = {
     "resident": "device-resident",
@@ -158,7 +159,7 @@ def _jpegs(options: InputOptions) -> tuple[Path, ...]:
 
 
 def _workers(options: InputOptions) -> int:
-    return thread_count() if options.torch_workers is None else options.torch_workers
+    return usable_cpus() if options.torch_workers is None else options.torch_workers
 
 
 def _torch_loader(paths: tuple[Path, ...], options: InputOptions) -> RunChain:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_jax.errors import UsageError
+from wbc_jax.runtime.cpus import usable_cpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,18 +129,11 @@ def describe_machine() -> Machine:
         device=facts["device"]["kind"],
         device_detail=_gpu_detail() if backend == "gpu" else platform.platform(),
         backend=backend,
-        threads=thread_count(),
+        threads=usable_cpus(),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         xla_flags=facts["xla_flags"] or "",
         versions=_versions(facts["versions"], facts["python"]),
     )
-
-
-def thread_count() -> int:
-    """CPU threads that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def append_rows(path: Path, machine: Machine, rows: Sequence[Row]) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from wbc_jax.bench.schema import thread_count
 from wbc_jax.bench.subject import LEARNING_RATE, Case
 from wbc_jax.errors import UsageError
 from wbc_jax.models.attribute_groups import GROUP_SIZES
+from wbc_jax.runtime.cpus import usable_cpus
 from wbc_jax.train.augment import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -24,7 +24,7 @@ def torch_device() -> str:
     import torch
 
     backend = jax.default_backend()
-    torch.set_num_threads(thread_count())
+    torch.set_num_threads(usable_cpus())
     if backend == "cpu":
         return "cpu"
     if backend == "gpu" and torch.cuda.is_available():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from wbc_jax.data.registry import DATASETS, DatasetInfo, cache_root, dataset_inf
 from wbc_jax.data.samples import SOURCE_SPLITS
 from wbc_jax.data.store import STORE_FILE, open_store, verify_store
 from wbc_jax.errors import EXIT_DATA, EXIT_OK, DataError, UsageError
+from wbc_jax.runtime.cpus import usable_cpus
 from wbc_jax.runtime.json_files import read_json
 
 _LISTED_FLAWS = 20
@@ -107,7 +107,7 @@ def prepare(name: str, options: DataOptions) -> int:
         size_px=options.store_size_px,
         framing=framing,
         on_bad_image=options.on_bad_image,
-        processes=(os.cpu_count() or 1) if options.processes is None else options.processes,
+        processes=usable_cpus() if options.processes is None else options.processes,
     )
     console = _console()
     _print_source(console, locate(name, raw_dir=options.raw_dir, cache_dir=options.cache_dir), facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,14 @@ import numpy as np
 from wbc_jax.data.decode import IMAGE_SUFFIXES, BadImage, read_image
 from wbc_jax.data.framing import Framing, frame_image
 from wbc_jax.errors import DataError, UsageError
+from wbc_jax.runtime.cpus import usable_cpus
 
 OnBadImage = Literal["stop", "skip"]
+DecodedImage = tuple[str, np.ndarray] | BadImage
+"""A name with uint8 `(S, S, 3)`, or why the file cannot be used."""
 
-_MAX_THREADS = 8
+# Decoders let go of Python's lock most of the time: one device takes what some ten to twenty threads decode.
+_MAX_THREADS = 32
 _READ_AHEAD = 64
 """Framed images that may wait for the network, besides the batch under way."""
 
@@ -99,7 +103,7 @@ def read_images(
     framing: Framing,
     on_bad_image: OnBadImage,
     read_ahead: int = _READ_AHEAD,
-) -> Iterator[tuple[str, np.ndarray] | BadImage]:
+) -> Generator[DecodedImage]:
     """Name and uint8 `(size_px, size_px, 3)` of each file in order, or why it cannot be used.
 
     Up to `read_ahead` images are decoded before they are asked for.
@@ -108,14 +112,14 @@ def read_images(
         BadImage: at the first unusable file, with `on_bad_image` stop.
     """
 
-    def framed(path: Path) -> tuple[str, np.ndarray] | BadImage:
+    def framed(path: Path) -> DecodedImage:
         try:
             return str(path), frame_image(read_image(path), size_px, framing)
         except BadImage as problem:
             return problem
 
-    pool = ThreadPoolExecutor(max_workers=min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="decode")
-    waiting: collections.deque[Future[tuple[str, np.ndarray] | BadImage]] = collections.deque()
+    pool = ThreadPoolExecutor(max_workers=min(_MAX_THREADS, usable_cpus()), thread_name_prefix="decode")
+    waiting: collections.deque[Future[DecodedImage]] = collections.deque()
     remaining = iter(paths)
     try:
         while True:
@@ -132,7 +136,7 @@ def read_images(
 
 
 def make_batches(
-    images: Iterable[tuple[str, np.ndarray] | BadImage], batch_size: int, skipped: list[BadImage]
+    images: Iterable[DecodedImage], batch_size: int, skipped: list[BadImage]
 ) -> Iterator[ImageBatch]:
     """Usable images in batches of one shape, so that the network is compiled once; the others go to `skipped`."""
     names: list[str] = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wbc_jax.commands.image_files import (
+    DecodedImage,
     ImageBatch,
     make_batches,
     no_images,
@@ -26,8 +28,9 @@ from wbc_jax.commands.image_files import (
     require_paths,
     walk_images,
 )
-from wbc_jax.commands.prediction_parts import PartNote, PredictionParts, Tally
-from wbc_jax.commands.predictor import Predictor, load_predictor
+from wbc_jax.commands.predict_ray import classify_on_ray, leave_accelerators_to_actors
+from wbc_jax.commands.prediction_parts import PartNote, PredictionParts, Tally, writing
+from wbc_jax.commands.predictor import Precision, Predictor, load_predictor
 from wbc_jax.commands.shards import (
     Shard,
     find_shard,
@@ -44,8 +47,6 @@ from wbc_jax.evaluate.predictions import prediction_rows
 from wbc_jax.runtime.progress import track
 from wbc_jax.train.steps import Prediction
 
-T = TypeVar("T")
-
 _READ_AHEAD = 64
 _BATCHES_ON_DEVICE = 2
 _LISTED_IMAGES = 20
@@ -59,7 +60,9 @@ class PredictOptions:
     """File for the predictions, .csv, .json or .parquet, a row per image: path, predicted, confidence,
     prob_<class> …; of a network that predicts morphology also <attribute> and <attribute>_confidence of all eleven."""
     batch_size: int = 64
-    """Images per call of the network; any value gives the same result."""
+    """Images per call of the network, rounded up to a multiple of the devices; any value gives the same result."""
+    precision: Precision = "auto"
+    """Type of a run's activations; auto: bfloat16 on accelerators, float32 on CPU. An exported model has its own."""
     on_bad_image: Literal["stop", "skip"] = "skip"
     """An unreadable image: skip it and list it at the end and in <out>.skipped.csv, or stop there."""
     framing: Framing | None = None
@@ -94,28 +97,30 @@ def predict(source: Path, paths: tuple[Path, ...], options: PredictOptions) -> i
     images = survey(paths, shard)
     if images.count == 0:
         raise no_images(paths)
-    predictor = load_predictor(source)
-    options = replace(options, batch_size=min(options.batch_size, max(images.here, 1)))
-    framing = options.framing or predictor.framing
-    job = job_digest(predictor.digest, images.digest, framing, shard, options.part_images)
-    if shard.count > 1 and is_finished(out, job):
-        print(f"shard {shard.index} of {shard.count} is finished: {out}; nothing to do.")
-        return EXIT_OK
-
-    parts = PredictionParts(out.absolute(), job)
-    files = shard.take(walk_images(paths))
-    try:
+    with writing(out):
         if options.engine == "ray":
-            from wbc_jax.commands.predict_ray import classify_on_ray
-
-            notes = classify_on_ray(source, (file.absolute() for file in files), framing, options, parts)
-        else:
-            notes = _classify_here(predictor, files, images.here, framing, options, parts)
-    except BaseException:
-        if not parts.done():
+            leave_accelerators_to_actors()
+        predictor = load_predictor(source, options.precision)
+        options = replace(options, batch_size=min(options.batch_size, max(images.here, 1)))
+        framing = options.framing or predictor.framing
+        job = job_digest(predictor.digest, images.digest, framing, shard, options.part_images)
+        parts = PredictionParts(out.absolute(), job)
+        if shard.count > 1 and is_finished(out, job):
             parts.remove()
-        raise
-    return _conclude(predictor.class_names, notes, parts, out, job, shard)
+            print(f"shard {shard.index} of {shard.count} is finished: {out}; nothing to do.")
+            return EXIT_OK
+        files = shard.take(walk_images(paths))
+        try:
+            if options.engine == "ray":
+                absolute = (file.absolute() for file in files)
+                notes = classify_on_ray(source, absolute, framing, options, parts)
+            else:
+                notes = _classify_here(predictor, files, images.here, framing, options, parts)
+        except BaseException:
+            if not parts.any_done():
+                parts.remove()
+            raise
+        return _conclude(predictor.class_names, notes, parts, out, job, shard)
 
 
 def _classify_here(
@@ -133,39 +138,56 @@ def _classify_here(
         print(f"{already} of {count} images were classified before, in {len(notes)} complete parts")
     files = itertools.islice(files, already, None)
     bar = track(range(count - already), "images", total=count - already)
-    while taken := list(itertools.islice(files, options.part_images)):
-        notes.append(
-            predict_part(predictor, taken, framing, options, parts, len(notes), seen=lambda: next(bar, None))
-        )
+    with contextlib.closing(decoded(predictor, files, framing, options)) as images:
+        while (first := next(images, None)) is not None:
+            taken = itertools.islice(itertools.chain((first,), images), options.part_images)
+            notes.append(
+                predict_part(predictor, taken, options, parts, len(notes), seen=lambda: next(bar, None))
+            )
     collections.deque(bar, maxlen=0)  # its last line
     return notes
 
 
+def decoded(
+    predictor: Predictor, files: Iterable[Path], framing: Framing, options: PredictOptions
+) -> Generator[DecodedImage]:
+    """The images that a network takes, decoded ahead; to be closed.
+
+    Raises:
+        BadImage: an unreadable image, with `on_bad_image` stop.
+    """
+    return read_images(
+        files,
+        size_px=predictor.size_px,
+        framing=framing,
+        on_bad_image=options.on_bad_image,
+        read_ahead=max(_READ_AHEAD, 2 * predictor.batch_size(options.batch_size)),
+    )
+
+
 def predict_part(
     predictor: Predictor,
-    files: Sequence[Path],
-    framing: Framing,
+    images: Iterable[DecodedImage],
     options: PredictOptions,
     parts: PredictionParts,
     index: int,
     seen: Callable[[], object] = lambda: None,
 ) -> PartNote:
-    """Classifies some files and writes them as one part; `seen` is called at each image.
+    """Classifies images and writes them as one part; `seen` is called at each image.
 
     Raises:
-        BadImage: an unreadable image, with `on_bad_image` stop.
+        BadImage: what `images` raises, with `on_bad_image` stop.
     """
-    tally = Tally(images=len(files))
+    tally = Tally()
+
+    def noticed() -> Iterator[DecodedImage]:
+        for image in images:
+            tally.images += 1
+            seen()
+            yield image
 
     def rows() -> Iterator[dict[str, str]]:
-        images = read_images(
-            files,
-            size_px=predictor.size_px,
-            framing=framing,
-            on_bad_image=options.on_bad_image,
-            read_ahead=max(_READ_AHEAD, 2 * options.batch_size),
-        )
-        batches = make_batches(_noticed(images, seen), options.batch_size, tally.skipped)
+        batches = make_batches(noticed(), predictor.batch_size(options.batch_size), tally.skipped)
         for batch, said in _answers(predictor, batches):
             attributes = said.attribute_probabilities
             attributes = None if attributes is None else np.asarray(attributes)
@@ -181,17 +203,11 @@ def predict_part(
     return parts.write(index, rows(), tally)
 
 
-def _noticed(images: Iterator[T], seen: Callable[[], object]) -> Iterator[T]:
-    for image in images:
-        seen()
-        yield image
-
-
 def _answers(predictor: Predictor, batches: Iterator[ImageBatch]) -> Iterator[tuple[ImageBatch, Prediction]]:
     """Each batch with what the network says of it. The device works on one batch while the host reads the last."""
     waiting: collections.deque[tuple[ImageBatch, Prediction]] = collections.deque()
     for batch in batches:
-        waiting.append((batch, predictor.predict(batch.images)))
+        waiting.append((batch, predictor.predict(predictor.place(batch.images))))
         if len(waiting) == _BATCHES_ON_DEVICE:
             yield _on_host(*waiting.popleft())
     while waiting:
@@ -223,6 +239,7 @@ def _conclude(
     parts.join(len(notes))
     if shard.count > 1:
         mark_finished(out, job, sum(counts.values()), len(skipped))
+    parts.remove()  # last: until here a call that is cut off has all it needs to conclude
     _show(class_names, counts, skipped, out)
     return EXIT_OK
 

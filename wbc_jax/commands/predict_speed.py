@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 from dataclasses import dataclass
@@ -45,9 +46,10 @@ def run_predict_speed(options: PredictSpeedOptions) -> int:
     if not files:
         raise no_images(options.paths)
     machine, predictor = describe_machine(), load_predictor(options.source)
+    batch_size = predictor.batch_size(options.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         timings = time_interleaved(
-            _contenders(predictor, files, options.batch_size, Path(folder)),
+            _contenders(predictor, files, batch_size, Path(folder)),
             warmup_steps=options.warmup_steps,
             timed_steps=options.steps(),
             repeats=options.repeats,
@@ -57,7 +59,7 @@ def run_predict_speed(options: PredictSpeedOptions) -> int:
     for name, timing in timings.items():
         beside = {
             "peer": "network",
-            "peer_images_per_s": options.batch_size / network.median,
+            "peer_images_per_s": batch_size / network.median,
             "peer_iqr_ms": 1e3 * network.iqr,
             "ratio": network.median / timing.median,
             "ratio_iqr": interquartile_range(paired_ratios(timing, network)),
@@ -69,10 +71,10 @@ def run_predict_speed(options: PredictSpeedOptions) -> int:
                 mode="infer",
                 data_mode="synthetic-fixed" if name == "network" else "files",
                 precision="as trained",
-                batch_size=options.batch_size,
+                batch_size=batch_size,
                 image_size_px=predictor.size_px,
                 images=len(files),
-                images_per_s=options.batch_size / timing.median,
+                images_per_s=batch_size / timing.median,
                 step_ms=1e3 * timing.median,
                 iqr_ms=1e3 * timing.iqr,
                 warmup_steps=options.warmup_steps,
@@ -94,7 +96,7 @@ def _contenders(
     import jax
     import numpy as np
 
-    from wbc_jax.commands.predict import PredictOptions, predict_part
+    from wbc_jax.commands.predict import PredictOptions, decoded, predict_part
     from wbc_jax.commands.prediction_parts import PredictionParts
 
     options = PredictOptions(batch_size=batch_size, on_bad_image="stop")
@@ -102,12 +104,14 @@ def _contenders(
     supply, numbers = itertools.cycle(files), itertools.count()
     size_px = predictor.size_px
     noise = np.random.default_rng(0).integers(0, 256, (batch_size, size_px, size_px, 3), np.uint8)
+    noise = predictor.place(noise)  # once: the network alone waits for no transfer
 
     def network(steps: int) -> None:
         jax.block_until_ready([predictor.predict(noise) for _ in range(steps)])
 
     def from_files(steps: int) -> None:
-        taken = list(itertools.islice(supply, steps * batch_size))
-        predict_part(predictor, taken, predictor.framing, options, parts, next(numbers))
+        taken = itertools.islice(supply, steps * batch_size)
+        with contextlib.closing(decoded(predictor, taken, predictor.framing, options)) as images:
+            predict_part(predictor, images, options, parts, next(numbers))
 
     return {"network": network, "predict": from_files}

@@ -7,19 +7,25 @@ count. Parts of another job are thrown away.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from wbc_jax.data.decode import BadImage
-from wbc_jax.errors import DataError
+from wbc_jax.errors import DataError, UsageError
 from wbc_jax.evaluate.prediction_formats import format_of
 from wbc_jax.evaluate.predictions import write_predictions
 from wbc_jax.runtime.json_files import read_json, write_json
+from wbc_jax.runtime.locks import FileLock, HeldElsewhere
 
 JOB_FILE = "job.json"
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +54,38 @@ class Tally:
     skipped: list[BadImage] = field(default_factory=list)
 
 
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Keeps other processes from writing the same predictions meanwhile.
+
+    Raises:
+        UsageError: one writes them now, or nothing can be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out.with_name(out.name + ".lock"))
+    except HeldElsewhere as held:
+        raise UsageError(
+            f"another process is writing these predictions{held.found}",
+            where=str(out),
+            remedy="wait until it ends, give another --out, or share the images out with --shard K/N, --shard auto",
+        ) from held
+    except OSError as error:
+        raise UsageError(f"the predictions cannot be written: {error}", where=str(out)) from error
+    try:
+        yield
+    finally:
+        lock.release(remove=True)
+
+
 class PredictionParts:
     """The folder of parts beside `out`."""
 
     def __init__(self, out: Path, job: str) -> None:
-        """`job`: digest of all that decides the rows; parts of another one are removed.
+        """
+        Args:
+            out: file that the parts are for; the caller sees to it that no other process writes it, see `writing`.
+            job: digest of all that decides the rows; parts of another one are removed.
 
         Raises:
             UsageError: the ending of `out` is none that can be written.
@@ -69,16 +102,22 @@ class PredictionParts:
         return self.folder / f"part-{index:06d}{self._out.suffix}"
 
     def write(self, index: int, rows: Iterable[dict[str, str]], tally: Tally) -> PartNote:
-        """Writes rows as they come, then what `tally` has counted while they came."""
+        """Writes rows as they come, then what `tally` has counted while they came.
+
+        Raises:
+            DataError: no room is left, or nothing may be written.
+        """
         file = self.rows_file(index)
-        write_predictions(file, rows)
+        with self._explained():
+            write_predictions(file, rows)
         note = PartNote(
             images=tally.images,
             predicted=dict(tally.predicted),
             skipped=tuple((problem.name, problem.reason) for problem in tally.skipped),
             bytes=file.stat().st_size,
         )
-        write_json(self._note_file(index), asdict(note))
+        with self._explained():
+            write_json(self._note_file(index), asdict(note))
         return note
 
     def note(self, index: int) -> PartNote | None:
@@ -111,20 +150,43 @@ class PredictionParts:
             notes.append(note)
         return notes
 
+    def any_done(self) -> bool:
+        """Whether any part has its note: what a later call may go on from."""
+        return any(self.folder.glob("note-*.json"))
+
     def join(self, count: int) -> None:
-        """One file of the first `count` parts; it appears when it is complete. The folder goes away."""
-        self._out.parent.mkdir(parents=True, exist_ok=True)
+        """One file of the first `count` parts; it appears when it is complete. The parts stay until `remove`.
+
+        Raises:
+            DataError: no room is left, or nothing may be written.
+        """
         partial = self._out.with_name(self._out.name + ".part")
         try:
-            self._form.join([self.rows_file(index) for index in range(count)], partial)
-            partial.replace(self._out)
+            with self._explained():
+                self._form.join([self.rows_file(index) for index in range(count)], partial)
+                partial.replace(self._out)
         finally:
             partial.unlink(missing_ok=True)
-        self.remove()
 
     def remove(self) -> None:
         """Throws the parts away."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            files = self.folder.glob(f"part-*{self._out.suffix}")
+            size = sum(file.stat().st_size for file in files)
+            raise DataError(
+                f"the predictions cannot be written: {os.strerror(error.errno)}",
+                expected=f"room for the remaining rows and for all of them joined; those so far are {size:,} bytes",
+                where=str(self.folder),
+                remedy="free space there and give the same command again: it goes on behind its last complete part",
+            ) from error
 
     def _list_file(self, index: int) -> Path:
         return self.folder / f"list-{index:06d}.json"

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,11 +14,15 @@ import numpy as np
 from wbc_jax.commands.run import load_run
 from wbc_jax.config_json import to_json
 from wbc_jax.data.framing import Framing
+from wbc_jax.data.placement import place
 from wbc_jax.errors import UsageError
 from wbc_jax.export.stablehlo import SUFFIX as STABLEHLO_SUFFIX
 from wbc_jax.export.stablehlo import load_stablehlo
-from wbc_jax.models.compiler import jit
+from wbc_jax.runtime.devices import activation_dtype
+from wbc_jax.train.parallel import compile_eval_step, data_mesh, replicate, split_by_row
 from wbc_jax.train.steps import Prediction
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,41 +33,64 @@ class Predictor:
         class_names: the K classes.
         framing: how images were made square for training.
         size_px: side of the squares that `predict` takes, px.
-        predict: uint8 `(B, size_px, size_px, 3)` -> what the network says of them; compiled once a batch size.
+        place: uint8 `(B, size_px, size_px, 3)` of the host, or placed before -> the same on the devices.
+        predict: what `place` returns -> what the network says of them; compiled once a batch size.
         digest: SHA-256 of what decides its answers.
+        devices: that share a batch, so B must be a multiple of it.
     """
 
     class_names: tuple[str, ...]
     framing: Framing
     size_px: int
-    predict: Callable[[np.ndarray], Prediction]
+    place: Callable[[Any], Any]
+    predict: Callable[[Any], Prediction]
     digest: str
+    devices: int = 1
+
+    def batch_size(self, asked: int) -> int:
+        """The least number of images, `asked` or more, that all devices share equally."""
+        return -(-asked // self.devices) * self.devices
 
 
-def load_predictor(source: Path) -> Predictor:
-    """A run directory, or a .stablehlo file with its card beside it.
+def load_predictor(source: Path, precision: Precision = "auto") -> Predictor:
+    """A run directory, on all devices of this process, or a .stablehlo file with its card beside it, on one.
+
+    Args:
+        source: where it is.
+        precision: of a run's activations; auto: bfloat16 on accelerators, float32 on CPU. An exported file has its own.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or a precision is asked of an exported file.
         DataError, CheckpointError: it is damaged.
     """
     source = Path(source)
     if source.is_dir():
-        run = load_run(source)
-        step, variables = jit(run.predict_step()), jax.device_put(run.variables)
+        run, mesh = load_run(source), data_mesh(jax.local_devices())
+        step = compile_eval_step(run.predict_step(activation_dtype(precision)), mesh)
+        variables = replicate(run.variables, mesh)
         return Predictor(
             class_names=run.task.class_names,
             framing=run.framing,  # pyright: ignore[reportArgumentType]
             size_px=run.config.data.store_size_px,
+            place=lambda images: place(images, split_by_row(mesh)),
             predict=lambda images: step(variables, images),
-            digest=_tree_digest(run.variables, to_json(run.config)),
+            digest=_tree_digest(run.variables, f"{precision} {to_json(run.config)}"),
+            devices=mesh.size,
         )
     if source.suffix == STABLEHLO_SUFFIX:
+        if precision != "auto":
+            raise UsageError(
+                f"precision {precision}",
+                expected="auto: an exported program has the type it was exported with",
+                where=str(source),
+                remedy="leave it out, or give the run directory",
+            )
         model = load_stablehlo(source)
         return Predictor(
             class_names=model.class_names,
             framing=model.framing,  # pyright: ignore[reportArgumentType]
             size_px=model.size_px,
+            place=jax.device_put,
             predict=model.call,
             digest=_file_digest(source),
         )

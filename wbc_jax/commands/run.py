@@ -47,12 +47,18 @@ class LoadedRun:
     variables: Any
     parameter_count: int
 
-    def predict_step(self) -> PredictStep:
-        """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> `Prediction`, pure."""
+    def predict_step(self, dtype: Any = None) -> PredictStep:
+        """`predict(variables, images)`: uint8 `(B, S, S, 3)` at the store's size -> `Prediction`, pure.
+
+        Args:
+            dtype: of activations; None: float32.
+        """
         from wbc_jax.train.steps import make_predict_step
 
         return make_predict_step(
-            self.model,
+            self.model
+            if dtype is None
+            else build_model(self.config.model, self.task.num_classes, dtype=dtype),
             image_size_px=self.config.data.image_size_px,
             flip_average=self.config.eval.flip_average,
         )

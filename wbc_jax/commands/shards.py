@@ -13,13 +13,13 @@ from wbc_jax.commands.image_files import walk_images
 from wbc_jax.errors import DataError, UsageError
 from wbc_jax.runtime.json_files import read_json, write_json
 
-_LAUNCHERS = (
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-    ("SLURM_PROCID", "SLURM_NTASKS", None),
-    ("RANK", "WORLD_SIZE", None),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", None),
+_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
+_PROCESSES = (
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
 )
-"""Variables for index, count and first index; the first launcher whose variables are set counts."""
+"""Variables for a process's number and their count, by launcher; the first that is in use counts."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +61,53 @@ def find_shard(text: str, environment: Mapping[str, str]) -> Shard:
 
 
 def _launched(environment: Mapping[str, str]) -> Shard:
-    for index, count, first in _LAUNCHERS:
-        texts = [environment.get(name, "") for name in (index, count)]
-        if not all(text.isdigit() for text in texts):
-            continue
-        start = environment.get(first, "0") if first else "0"
-        number = int(texts[0]) - int(start if start.isdigit() else "0")
-        if 0 <= number < int(texts[1]):
-            return Shard(number, int(texts[1]))
+    """The share of this process: of all processes of all elements of a SLURM array, where there is one."""
+    array, processes = _array(environment), _processes(environment)
+    if array is None and processes is None:
+        batch_script = environment.get("SLURM_NTASKS", "1") != "1"
         raise UsageError(
-            f"{index}={texts[0]} of {count}={texts[1]}",
+            "this process is the batch script's own, of no task"
+            if batch_script
+            else "no launcher's variables are set",
+            expected=f"{_ARRAY[0]} or one of {', '.join(index for index, _ in _PROCESSES)}, with its count",
+            where="--shard auto",
+            remedy="start it with srun, or give --shard K/N" if batch_script else "give --shard K/N",
+        )
+    outer, inner = array or Shard(), processes or Shard()
+    return Shard(outer.index * inner.count + inner.index, outer.count * inner.count)
+
+
+def _array(environment: Mapping[str, str]) -> Shard | None:
+    index, count, first = (environment.get(name, "") for name in _ARRAY)
+    if not (index.isdigit() and count.isdigit()):
+        return None
+    number = int(index) - int(first if first.isdigit() else "0")
+    if not 0 <= number < int(count):
+        raise UsageError(
+            f"{_ARRAY[0]}={index} of {_ARRAY[1]}={count}",
             expected="consecutive numbers, as in --array=0-15",
             where="--shard auto",
             remedy="give --shard K/N",
         )
-    raise UsageError(
-        "no launcher's variables are set",
-        expected="one of "
-        + ", ".join(names[0] for names in _LAUNCHERS)
-        + " and the count that belongs to it",
-        where="--shard auto",
-        remedy="give --shard K/N",
-    )
+    return Shard(number, int(count))
+
+
+def _processes(environment: Mapping[str, str]) -> Shard | None:
+    for index, count in _PROCESSES:
+        texts = [environment.get(name, "") for name in (index, count)]
+        if not all(text.isdigit() for text in texts):
+            continue
+        if index == "SLURM_PROCID" and "SLURM_STEP_NODELIST" not in environment:
+            continue  # the batch script's own process, one for all tasks
+        if not int(texts[0]) < int(texts[1]):
+            raise UsageError(
+                f"{index}={texts[0]} of {count}={texts[1]}",
+                expected="numbers from 0 on",
+                where="--shard auto",
+                remedy="give --shard K/N",
+            )
+        return Shard(int(texts[0]), int(texts[1]))
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +117,7 @@ class Survey:
     Attributes:
         count: images in all.
         here: images of this share.
-        digest: SHA-256 of names, sizes and times of change, of all of them.
+        digest: SHA-256 of all names, and of sizes and times of change of this share's files.
     """
 
     count: int
@@ -101,17 +126,24 @@ class Survey:
 
 
 def survey(paths: Sequence[Path], shard: Shard) -> Survey:
-    """Counts the images; a file that is gone meanwhile counts, and is found unreadable later."""
+    """Counts the images; a file that is gone meanwhile counts, and is found unreadable later.
+
+    Only this share's files are looked at: a file system shared by many processes answers each question once.
+    """
     digest, count = hashlib.sha256(), 0
     for file in walk_images(paths):
-        try:
-            status = file.stat()
-            facts = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            facts = "gone"
+        facts = _state(file) if count % shard.count == shard.index else ""
         digest.update(f"{facts} {file}\0".encode(errors="surrogateescape"))
         count += 1
     return Survey(count=count, here=len(range(shard.index, count, shard.count)), digest=digest.hexdigest())
+
+
+def _state(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return "gone"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def job_digest(model: str, images: str, framing: str, shard: Shard, part_images: int) -> str:

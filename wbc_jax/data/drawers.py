@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 
 from wbc_jax.data.synthetic.render import render_sample
 from wbc_jax.errors import DataError
+from wbc_jax.runtime.cpus import usable_cpus
 
 _CELLS_PER_PROCESS = 100
 """At least, so that a process draws for longer than it starts."""
@@ -49,7 +50,7 @@ def draw(seed: int, numbers: range, size_px: int, processes: int | None = None) 
         DataError: a process ended early.
     """
     if processes is None:
-        processes = min(os.cpu_count() or 1, len(numbers) // _CELLS_PER_PROCESS)
+        processes = min(usable_cpus(), len(numbers) // _CELLS_PER_PROCESS)
     if processes < 2:
         yield from _draw_here(seed, numbers, size_px)
         return

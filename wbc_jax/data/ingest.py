@@ -24,6 +24,7 @@ from wbc_jax.data.decode import BadImage, decode_image
 from wbc_jax.data.framing import Framing, frame_image
 from wbc_jax.data.samples import SOURCE_SPLITS, Sample
 from wbc_jax.errors import DataError
+from wbc_jax.runtime.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from wbc_jax.data.datasets.base import SmearBuilder
@@ -118,7 +119,7 @@ def framed_samples(
     sources = [read(name, decoders=decoders) for name in _usable_splits(records)]
     examples = (source[row] for source in sources for row in range(len(source)))
     total, done = sum(len(source) for source in sources), 0
-    workers = processes or os.cpu_count() or 1
+    workers = processes or usable_cpus()
     pending: deque[Future[Sample | Flaw]] = deque()
     with _decoders(processes, workers) as pool:
         for example in examples:

@@ -76,8 +76,11 @@ def write_predictions(path: Path, rows: Iterable[dict[str, str]]) -> int:
     form = format_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    count = form.write(partial, rows)
-    partial.replace(path)
+    try:
+        count = form.write(partial, rows)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return count
 
 

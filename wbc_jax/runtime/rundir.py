@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 from pathlib import Path
@@ -11,20 +10,13 @@ from typing import Any, Literal, get_args
 
 from wbc_jax.errors import DataError, UsageError
 from wbc_jax.runtime.json_files import read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # no POSIX locks: the directory is then not locked
-    fcntl = None
+from wbc_jax.runtime.locks import FileLock, HeldElsewhere
 
 RunState = Literal["running", "finished", "interrupted", "diverged", "failed"]
 
 LOCK_NAME = "run.lock"
 STATUS_NAME = "status.json"
 STAGES_NAME = "stages.json"
-
-# POSIX locks belong to the process, so a second lock of the same process would be granted: kept out here.
-_held: set[Path] = set()
 
 
 class RunDir:
@@ -53,10 +45,7 @@ class RunDir:
 
     def close(self) -> None:
         """Releases the lock."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-            _held.discard(self.path.resolve())
+        self._lock.release()
 
     def __enter__(self) -> RunDir:
         return self
@@ -145,37 +134,14 @@ def resolve_run_dir(directory: str | Path) -> Path:
     return last
 
 
-def _take_lock(path: Path) -> int | None:
-    """The operating system drops the lock when its process ends, however it ends, so none is ever stale."""
-    resolved = path.resolve()
-    lock_path = path / LOCK_NAME
-    if resolved in _held:
-        raise _locked_error(path, os.getpid())
+def _take_lock(path: Path) -> FileLock:
     try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+        return FileLock(path / LOCK_NAME)
+    except HeldElsewhere as held:
+        raise UsageError(
+            f"another process is writing this run{held.found}",
+            where=str(path),
+            remedy="wait until it ends, end it, or give another --run-dir",
+        ) from held
     except OSError as error:
         raise UsageError(f"the run directory cannot be written: {error}", where=str(path)) from error
-    try:
-        if fcntl is not None:
-            # lockf, not flock: forked children (loader workers that outlive us) must not inherit it.
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 4096)
-        os.close(descriptor)
-        try:
-            pid = json.loads(holder)["pid"]
-        except (ValueError, KeyError, TypeError):
-            pid = None
-        raise _locked_error(path, pid) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps({"pid": os.getpid()}).encode())
-    _held.add(resolved)
-    return descriptor
-
-
-def _locked_error(path: Path, pid: int | None) -> UsageError:
-    return UsageError(
-        "another process is writing this run" + ("" if pid is None else f" (process {pid})"),
-        where=str(path),
-        remedy="wait until it ends, end it, or give another --run-dir",
-    )

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import inspect
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ from wbc_jax.catalog import ATTRIBUTE_NAMES
 from wbc_jax.data.datasets.facts import DATASETS
 from wbc_jax.data.datasets.scan import RawImage, Scan, listing_digest, with_digests, without_duplicates
 from wbc_jax.data.decode import read_image
+from wbc_jax.runtime.cpus import usable_cpus
 
 SPLIT_ORDER = ("train", "val", "test")
 UNSPLIT = "unsplit"
@@ -98,7 +98,7 @@ class SmearBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def collect(self, root: Path) -> Scan:
         """The scan with digests, and without duplicates and conflicting labels; read once per builder."""
         if self._collected is None or self._collected[0] != root:
-            threads = min(8, (os.cpu_count() or 1) + 1)
+            threads = min(8, usable_cpus() + 1)
             scan = with_digests(self.scan(root), threads=threads)
             scan = without_duplicates(scan, known_conflicts=self.KNOWN_CONFLICTS)
             self._collected = (root, self.with_groups(root, scan))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from wbc_jax.data.datasets.scan import Scan
 from wbc_jax.data.decode import BadImage, read_image
 from wbc_jax.data.keypoints import LONG_SIDE_PX, Field, describe
 from wbc_jax.data.smear_fields import group_fields
+from wbc_jax.runtime.cpus import usable_cpus
 
 Progress = Callable[[str, int, int], object]
 """Called with the stage's name, what is done and the whole."""
@@ -74,7 +74,7 @@ def _described(paths: Sequence[Path]) -> Iterator[Field]:
         yield from map(read_field, paths)
         return
     # Processes: scikit-image holds the interpreter lock. Spawned: JAX's threads do not survive a fork.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(usable_cpus(), mp_context=get_context("spawn")) as pool:
         try:
             yield from pool.map(read_field, paths, chunksize=_CHUNK)
         finally:
