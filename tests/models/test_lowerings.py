@@ -32,7 +32,14 @@ NATIVE: dict[str, Form] = {
     "reuse": "native",
     "transition": "native",
     "growth": "native",
+    "norm_gradient": "native",
 }
+
+SUMS_AND_GRADIENTS: tuple[dict[str, Form], ...] = (
+    {"channel_sums": "blocked", "norm_gradient": "recomputed"},
+    {"channel_sums": "native", "norm_gradient": "recomputed"},
+    {"channel_sums": "blocked", "norm_gradient": "native"},
+)
 
 
 def normal(*shape: int, seed: int = 0, mean: float = 0.0) -> jax.Array:
@@ -73,10 +80,11 @@ def test_channel_sums_in_runs_equal_sums_in_float64(
     np.testing.assert_allclose(product, (exact_x * exact_g).sum((0, 1, 2)), atol=1e-3)
 
 
+@pytest.mark.parametrize("chosen", SUMS_AND_GRADIENTS, ids=str)
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 @pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "residual"])
 def test_fused_batch_norm_equals_the_plain_one(
-    relu: bool, with_residual: bool, monkeypatch: pytest.MonkeyPatch
+    relu: bool, with_residual: bool, chosen: dict[str, Form], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wbc_jax.models.channel_sums._WORTH_A_LOOP", 0)
     x, residual = normal(3, 6, 7, 8, mean=0.4), normal(3, 6, 7, 8, seed=1)
@@ -88,17 +96,39 @@ def test_fused_batch_norm_equals_the_plain_one(
         added = residual if with_residual else None
         return normalise(x, moments.mean, factor, bias, residual=added, relu=relu)
 
-    assert_same_in({"channel_sums": "blocked"}, norm, x, residual, scale, bias)
+    assert_same_in(chosen, norm, x, residual, scale, bias)
 
 
-def test_fused_batch_norm_under_vmap_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chosen", SUMS_AND_GRADIENTS, ids=str)
+def test_fused_batch_norm_under_vmap_equals_the_plain_one(
+    chosen: dict[str, Form], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("wbc_jax.models.channel_sums._WORTH_A_LOOP", 0)
 
     def norm(x: jax.Array) -> jax.Array:
         moments = batch_moments(x)
         return normalise(x, moments.mean, jax.lax.rsqrt(moments.var + 1e-5), jnp.zeros(4), relu=True)
 
-    assert_same_in({"channel_sums": "blocked"}, jax.vmap(norm), normal(2, 3, 4, 5, 4))
+    assert_same_in(chosen, jax.vmap(norm), normal(2, 3, 4, 5, 4))
+
+
+def test_recomputed_gradient_keeps_less_than_the_plain_one() -> None:
+    """Of a bfloat16 map, whose float32 copies are what plain operations keep for their gradient."""
+
+    def norm(x: jax.Array) -> jax.Array:
+        moments = batch_moments(x)
+        return normalise(x, moments.mean, jax.lax.rsqrt(moments.var + 1e-5), jnp.zeros(8), relu=True)
+
+    def kept_bytes(form: Form) -> int:
+        with forms(norm_gradient=form, channel_sums="native"):
+            pull = jax.eval_shape(
+                lambda x: jax.vjp(norm, x)[1], jax.ShapeDtypeStruct((4, 8, 8, 8), jnp.bfloat16)
+            )
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pull))
+
+    one_map = 4 * 8 * 8 * 8 * 2
+    assert kept_bytes("recomputed") < 2.5 * one_map  # twice the input, and vectors
+    assert kept_bytes("native") > 4 * one_map
 
 
 def test_mean_over_positions_and_channel_gate_equal_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +168,26 @@ def test_dense_block_grown_in_place_equals_the_concatenated_one() -> None:
         program = str(jax.make_jaxpr(grown)(images))
     assert "dynamic_update_slice" in program
     assert "concatenate" not in program
+
+
+def test_moments_taken_once_equal_those_of_every_layer() -> None:
+    trunk = DenseNet((2, 3), None, growth=4, width=6, stem_kernel=3)
+    images = normal(2, 32, 32, 3)
+    variables = trunk.init(jax.random.key(0), images, train=False)
+
+    def trained(images: jax.Array) -> jax.Array:
+        endpoints, updated = trunk.apply(variables, images, train=True, mutable=["batch_stats"])
+        statistics = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(updated)])
+        return jnp.concatenate([cast(Endpoints, endpoints)["stage2"].ravel(), statistics])
+
+    values, sums = [], []
+    tables: tuple[dict[str, Form], ...] = ({"moments": "native"}, {"moments": "repeated"})
+    for table in tables:
+        with forms(**table):
+            sums.append(str(jax.make_jaxpr(lambda images: trained(images))(images)).count("reduce_sum"))
+            values.append(jax.jit(lambda images: trained(images))(images))
+    assert sums[1] > sums[0]
+    np.testing.assert_allclose(values[1], values[0], atol=2e-5)
 
 
 def test_a_stored_map_is_computed_once() -> None:
@@ -219,7 +269,7 @@ def test_bfloat16_keeps_its_type_and_follows_float32() -> None:
         moments = batch_moments(x)
         return normalise(x, moments.mean, jax.lax.rsqrt(moments.var + 1e-5), jnp.zeros(6), relu=True)
 
-    with forms(channel_sums="blocked"):
+    with forms(channel_sums="blocked", norm_gradient="recomputed"):
         y, pull = jax.vjp(norm, x)
         (d_x,) = pull(y)
     assert y.dtype == d_x.dtype == jnp.bfloat16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,8 +179,8 @@ def _stream(feed: Any, options: InputOptions, stack: ExitStack, image_size_px: i
     total = steps_in_all(options.warmup_steps, options.steps(), options.repeats) + 2
     batches = stack.enter_context(feed.stream(total))
     if image_size_px is not None:
-        augment = _augmentation(image_size_px)
-        return _each(lambda images: augment(jax.random.key(0), images), lambda: (next(batches).images,))
+        augment, counts = _augmentation(image_size_px), _counts()
+        return _each(augment, lambda: (next(counts), next(batches).images))
 
     def run(steps: int) -> None:
         for batch in itertools.islice(batches, steps):
@@ -190,35 +190,41 @@ def _stream(feed: Any, options: InputOptions, stack: ExitStack, image_size_px: i
 
 
 def _resident(feed: Any, image_size_px: int | None = None) -> RunChain:
-    import jax
 
     from wbc_jax.data.resident import gather
 
     sources = feed.resident_sources()
     if image_size_px is None:
         return _each(gather, lambda: next(sources))
-    augment = _augmentation(image_size_px)
-    return _each(lambda *source: augment(jax.random.key(0), gather(*source).images), lambda: next(sources))
+    augment, counts = _augmentation(image_size_px), _counts()
+    return _each(
+        lambda index, *source: augment(index, gather(*source).images), lambda: (next(counts), *next(sources))
+    )
 
 
-def _augmentation(image_size_px: int) -> Any:
+def _augmentation(image_size_px: int) -> Callable[[Any, Any], Any]:
+    """(index, images) -> augmented images. The draws follow from the index, an argument of the compiled program:
+    draws from a constant key would be made by the compiler."""
+    import jax
+
     from wbc_jax.bench.feeds import default_augment
 
-    return default_augment(image_size_px)
+    augment = default_augment(image_size_px)
+    return lambda index, images: augment(jax.random.fold_in(jax.random.key(0), index), images)
+
+
+def _counts() -> Iterator[Any]:
+    import jax
+
+    return map(jax.numpy.uint32, itertools.count())
 
 
 def _augment(feed: Any, image_size_px: int) -> RunChain:
-    import jax
-
     from wbc_jax.data.resident import gather
 
-    augment, keys = _augmentation(image_size_px), itertools.count()
-    data, rows, mask = next(feed.resident_sources())
-    images = gather(data, rows, mask).images
-    return _each(
-        lambda index, images: augment(jax.random.fold_in(jax.random.key(0), index), images),
-        lambda: (jax.numpy.uint32(next(keys)), images),
-    )
+    augment, counts = _augmentation(image_size_px), _counts()
+    images = gather(*next(feed.resident_sources())).images
+    return _each(augment, lambda: (next(counts), images))
 
 
 def _each(function: Callable[..., Any], arguments: Callable[[], tuple[Any, ...]]) -> RunChain:

@@ -97,6 +97,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
     ),
     "large_kernel": (_convolution(7, 512, 128, 9, groups=16), _convolution(6, 128, 32, 7, groups=4)),
     "channel_sums": (_batch_norm(112, 64), _batch_norm(56, 256), _batch_norm(14, 1024), _batch_norm(7, 2048)),
+    "norm_gradient": (_batch_norm(112, 64), _batch_norm(14, 1024)),
     "max_pool": (Operation("max-pool 3x3 /2 112^2 x 64", (112, 112, 64), (), max_pool),),
     "narrow": (
         _convolution(56, 128, 32, 3),

@@ -34,7 +34,7 @@ def batch_moments(x: jax.Array, *, axis_name: str | None = None, shift: jax.Arra
             c = 0 and a ratio of 1000 the variance of a float32 batch is anywhere between 0 and 2.5 times the true
             one. The running mean makes a good c at no cost.
     """
-    if form_of("channel_sums") == "blocked":
+    if form_of("channel_sums") == "blocked" or form_of("norm_gradient") == "recomputed":
         origin = jnp.zeros(x.shape[-1], jnp.float32) if shift is None else jax.lax.stop_gradient(shift)
         count = x.size // x.shape[-1]
         first, second = (total / count for total in _power_sums(x, origin))
@@ -55,7 +55,7 @@ def _power_sums(x: jax.Array, origin: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sums of x - origin and of its square, float32 (C,)."""
 
     def terms(block: jax.Array) -> tuple[jax.Array, ...]:
-        centred = block - origin[None, None, :]
+        centred = block - origin[(None,) * (block.ndim - 1)]
         return centred, jnp.square(centred)
 
     first, second = channel_sums(terms, x)
@@ -93,7 +93,7 @@ def normalise(
         residual: as x; None: nothing is added.
         relu: whether negative values become 0.
     """
-    if form_of("channel_sums") == "blocked":
+    if form_of("norm_gradient") == "recomputed":
         return _fused(x, centre, factor, bias, residual, relu)
     return _normalised(x, centre, factor, bias, residual, relu)
 

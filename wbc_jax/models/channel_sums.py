@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from wbc_jax.models.lowerings import form_of
 
 Terms = Callable[..., tuple[jax.Array, ...]]
-"""float32 blocks (B, P, C), one of each map -> the terms to be summed, float32 (B, P, C)."""
+"""float32 blocks of pixels, one of each map, channels last -> the terms to be summed, float32, shaped as the blocks."""
 
 _LONGEST_RUN = 14
 """Pixels added one after the other: beyond, the sum runs out of registers, then is no longer unrolled."""
@@ -33,6 +33,8 @@ def channel_sums(terms: Terms, *maps: jax.Array) -> tuple[jax.Array, ...]:
         terms: applied pixel by pixel, to all pixels at once or to a part of them.
         maps: (B, H, W, C), all of one shape, any float dtype.
     """
+    if form_of("channel_sums") != "blocked":
+        return tuple(jnp.sum(term, axis=(0, 1, 2)) for term in terms(*_wide(maps)))
     return tuple(jnp.sum(total, axis=0) for total in image_sums(terms, *maps))
 
 

@@ -173,7 +173,8 @@ class DenseNet(nn.Module):
         width = x.shape[-1]
         if in_place:
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, size * self.growth)))  # (B, H, W, all channels)
-        moments = None if frozen else self._moments(x, self._norm_after(block, 0, size))
+        own = frozen or form_of("moments") == "repeated"  # each layer then takes, or keeps, its own
+        moments = None if own else self._moments(x, self._norm_after(block, 0, size))
         for layer in range(1, size + 1):
             grow = _DenseLayer(self.growth, self.dtype, self.bn_axis_name, name=f"block{block}_layer{layer}")
             new = grow(x[..., :width], moments, frozen=frozen)

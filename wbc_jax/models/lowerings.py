@@ -28,6 +28,8 @@ Form = Literal[
     "pool_first",
     "rows",
     "in_place",
+    "recomputed",
+    "repeated",
 ]
 
 KINDS: tuple[str, ...] = (
@@ -44,6 +46,8 @@ KINDS: tuple[str, ...] = (
     "reuse",
     "transition",
     "growth",
+    "norm_gradient",
+    "moments",
 )
 """Kinds of operations that have more than one form."""
 
@@ -61,13 +65,16 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "reuse"): "stored",
     ("cpu", "transition"): "pool_first",
     ("cpu", "growth"): "in_place",
+    ("cpu", "norm_gradient"): "recomputed",
 }
 """(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones,
 and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums` (batch
 normalisation, gates), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a
 form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `narrow` (one to few channels,
 `kernel_rows`), `strided` (its gradient), `reuse` (`stored` maps), `transition` (`layers.projected_average`),
-`growth` (of a dense block, in evaluation)."""
+`growth` (of a dense block, in evaluation), `norm_gradient` (what batch normalisation keeps for its gradient), `moments`
+(of a dense block: taken once a layer's channels, or `repeated` by all layers that read them, as torch does; no
+backend has a reason to)."""
 
 _overrides: dict[str, Form] = {}
 
