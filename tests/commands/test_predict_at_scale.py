@@ -104,7 +104,10 @@ def test_finished_share_is_left_alone_until_its_images_change(
     assert "is finished" in capsys.readouterr().out
     assert len(colour_network) == calls
     assert (tmp_path / "p-00001-of-00002.csv").stat().st_mtime_ns == before
-    (folder / "a" / "0.png").write_bytes((folder / "b" / "1.png").read_bytes())
+    (folder / "a" / "0.png").write_bytes((folder / "b" / "1.png").read_bytes())  # of the other share
+    run(folder, tmp_path / "p.csv", shard="1/2")
+    assert len(colour_network) == calls
+    (folder / "a" / "3.png").write_bytes((folder / "b" / "1.png").read_bytes())
     run(folder, tmp_path / "p.csv", shard="1/2")
     assert len(colour_network) > calls
 
