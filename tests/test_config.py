@@ -125,6 +125,12 @@ def test_single_rules(path: str, value: object) -> None:
     assert [p.path for p in validate(config, facts)] == expected
 
 
+def test_evaluation_batch_need_not_divide_by_the_devices() -> None:
+    config = _with("eval.batch_size", 64)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=12))
+    assert validate(config, Facts(num_devices=6)) == []
+
+
 def test_option_without_effect_is_refused() -> None:
     config = _with("model.attention", "csam")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="resnet50"))

@@ -268,15 +268,13 @@ def _sizes(config: Config, facts: Facts) -> Iterator[Problem]:
             rule=f"exceeds the {present} present",
             suggestion="leave it out to use all",
         )
-    if devices is not None:
-        for path, size in (("train.batch_size", batch_size), ("eval.batch_size", config.eval.batch_size)):
-            if size % devices:
-                yield Problem(
-                    path=path,
-                    value=size,
-                    rule=f"must divide by the {devices} devices",
-                    suggestion=f"use {max(1, size // devices) * devices}",
-                )
+    if devices is not None and batch_size % devices:
+        yield Problem(
+            path="train.batch_size",
+            value=batch_size,
+            rule=f"must divide by the {devices} devices",
+            suggestion=f"use {max(1, batch_size // devices) * devices}",
+        )
     if facts.num_train is not None and batch_size > facts.num_train:
         yield Problem(
             path="train.batch_size",

@@ -21,6 +21,7 @@ from wbc_jax.data import resident
 from wbc_jax.data.batch import Batch
 from wbc_jax.data.order import OrderSpec, rows_for_step
 from wbc_jax.data.stream import StepSource, eval_stream, stream_batches
+from wbc_jax.train.parallel import data_mesh, split_by_row
 
 SIZE_PX, STORE_COUNT = 6, 23
 ROWS = np.array([3, 1, 4, 15, 9, 2, 6, 5, 22, 8, 7, 19, 0])  # the training split of the store
@@ -219,6 +220,16 @@ def test_evaluation_covers_each_sample_once_in_order(store: Any) -> None:
     np.testing.assert_array_equal(kept["ids"], ROWS)
     np.testing.assert_array_equal(kept["labels"], LABELS)
     np.testing.assert_array_equal(kept["images"], store.images[ROWS])
+
+
+def test_evaluation_batches_are_filled_up_to_an_equal_share_for_each_device(store: Any) -> None:
+    sharding = split_by_row(data_mesh())
+    devices = jax.device_count()
+    assert devices > 1
+    batches = list(eval_stream(store, ROWS, LABELS, ATTRIBUTES, devices + 1, sharding=sharding))
+    assert {batch.images.shape[0] for batch in batches} == {2 * devices}
+    kept = np.concatenate([np.asarray(batch.ids)[np.asarray(batch.mask) == 1.0] for batch in batches])
+    np.testing.assert_array_equal(kept, ROWS)
 
 
 def test_one_transfer_is_ahead_and_none_after_closing(store: Any) -> None:

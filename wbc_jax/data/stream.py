@@ -8,6 +8,7 @@ of one. Nothing random and no position lives in an iterator: a stream is rebuilt
 from __future__ import annotations
 
 import gc
+import math
 import operator
 from collections.abc import Iterator
 from typing import Any, Protocol, SupportsIndex
@@ -242,9 +243,13 @@ def eval_stream(
 ) -> Iterator[Batch]:
     """Yield every sample once, in order, in batches of `batch_size` on the devices; filling has mask 0.
 
-    Arguments as in `stream_batches`. The transfer of the next batch starts before the current one is handed out.
+    Arguments as in `stream_batches`, but a batch has up to one image per device more than `batch_size`: each device,
+    and so each process, takes an equal share of it. The transfer of the next batch starts before the current one is
+    handed out.
     """
     rows, labels, attributes = check_samples(rows, labels, attributes)
+    devices = 1 if sharding is None else len(sharding.device_set)
+    batch_size = math.ceil(batch_size / devices) * devices
     share = _share(batch_size, process_index, process_count)
     ahead: Batch | None = None
     for positions, mask in eval_batches(len(rows), batch_size):
