@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def predict_samples(
         eval_step: compiled.
         variables: where `eval_step` expects them.
         samples: what to predict; the same on every process.
-        batch_size: images per step, over all processes.
+        batch_size: images per step, over all processes; see `eval_stream`.
         sharding: how a batch lies on the devices; None: on the default device.
     """
     kept: dict[str, list[np.ndarray]] = {"probabilities": [], "attribute_probabilities": []}
@@ -63,8 +63,8 @@ def predict_samples(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    for batch in batches:
-        out = jax.device_get(eval_step(variables, batch))
+    for on_devices in _one_ahead(eval_step(variables, batch) for batch in batches):
+        out = jax.device_get(on_devices)
         for name, arrays in kept.items():
             if name in out:
                 arrays.append(out[name][: int(out["count"])])
@@ -77,6 +77,16 @@ def predict_samples(
         loss=sums["loss_sum"] / max(sums["count"], 1.0),
         attribute_accuracy=sums["attribute_correct_sum"] / annotated if annotated else None,
     )
+
+
+def _one_ahead(results: Iterator[Any]) -> Iterator[Any]:
+    """Each of `results` once the next is under way: the devices compute while the host gathers and reads back."""
+    waiting = next(results, None)
+    for result in results:
+        yield waiting
+        waiting = result
+    if waiting is not None:
+        yield waiting
 
 
 def validation(
