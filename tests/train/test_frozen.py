@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 from flax import linen as nn
 from toy_training import TASK, make_batch
 
+from wbc_jax.commands import predictor_cache
 from wbc_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from wbc_jax.config_check import validate
 from wbc_jax.models import create_model
@@ -171,6 +173,18 @@ def test_every_mirror_image_has_its_own_output_and_is_drawn() -> None:
     drawn = np.asarray(lookup(table)(jax.random.key(3), jnp.asarray(ids)))
     views = [int(np.flatnonzero((table[i] == row).all(axis=1))[0]) for i, row in zip(ids, drawn, strict=True)]
     assert set(views) == {0, 1, 2, 3}
+
+
+def test_every_process_takes_the_table_of_process_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, first = np.zeros((3, 1, 31), np.float32), np.full((3, 1, 31), 0.5, np.float32)
+    monkeypatch.setattr(predictor_cache, "compute_views", lambda *_: own)
+    monkeypatch.setattr(predictor_cache, "share_tree", lambda tree: first if tree is own else tree)
+    config = Config(augment=AugmentConfig(enabled=False), train=TrainConfig(cache_map=True))
+    samples: Any = SimpleNamespace(rows=np.array([4, 1, 2]), store=SimpleNamespace(images=None))
+    table = predictor_cache.known_attributes(config, samples, None, {})
+    assert table is not None
+    logits = table(jax.random.key(0), jnp.array([4, 1, 2, 3]))
+    np.testing.assert_array_equal(logits[:, 0], [0.5, 0.5, 0.5, 0.0])
 
 
 class Shifted(nn.Module):

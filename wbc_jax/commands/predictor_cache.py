@@ -12,13 +12,15 @@ from wbc_jax.config import Config
 from wbc_jax.data.experiment import Samples
 from wbc_jax.data.images import Images
 from wbc_jax.models.compiler import jit
+from wbc_jax.runtime.exchange import share_tree
 from wbc_jax.train.known_attributes import Lookup, lookup, make_view_step
 
 
 def known_attributes(config: Config, samples: Samples, model: Any, variables: Any) -> Lookup | None:
     """What `make_train_step` takes as `known_attributes`; None where `train.cache_map` is off.
 
-    Every process computes it on one device of its own.
+    Every process computes it on one device of its own and takes that of process 0: it becomes part of the program,
+    which must be the same on all of them, and processors differ in their rounding.
 
     Args:
         config: of the run.
@@ -31,7 +33,8 @@ def known_attributes(config: Config, samples: Samples, model: Any, variables: An
     mirrored = config.augment.enabled and config.augment.flip
     step = make_view_step(model, image_size_px=config.data.image_size_px, mirrored=mirrored)
     rows = np.unique(samples.rows)
-    known = compute_views(step, variables, samples.store.images, rows, config.eval.batch_size)  # (n, V, 31)
+    views = compute_views(step, variables, samples.store.images, rows, config.eval.batch_size)
+    known: np.ndarray = share_tree(views)  # (n, V, 31)
     table = np.zeros((int(rows[-1]) + 1, *known.shape[1:]), np.float32)
     table[rows] = known
     print(f"the attribute predictor's output is computed: {len(rows)} images, {known.shape[1]} views each")
