@@ -9,6 +9,8 @@ from wbc_jax.errors import UsageError
 from wbc_jax.runtime.launchers import find_launch
 
 TORCHRUN = {"MASTER_ADDR": "node7", "MASTER_PORT": "29500", "WORLD_SIZE": "4", "RANK": "3"}
+OPEN_MPI_4 = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:3"}
+OPEN_MPI_5 = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
 SLURM = {"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]"}
 
 
@@ -50,7 +52,8 @@ def test_torchrun_keeps_its_port_and_gives_each_process_one_device() -> None:
     ("environment", "method"),
     [
         (SLURM, "slurm"),
-        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:3"}, "ompi"),
+        (OPEN_MPI_4, "ompi"),
+        (SLURM | OPEN_MPI_4, "ompi"),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, None),
     ],
 )
@@ -66,6 +69,7 @@ def test_clusters_that_jax_reads_itself(environment: dict[str, str], method: str
         {"SLURM_NTASKS": "2"},  # inside an allocation, but not started by srun
         SLURM | {"SLURM_NTASKS": "1"},
         TORCHRUN | {"WORLD_SIZE": "1"},
+        OPEN_MPI_5 | {"OMPI_COMM_WORLD_SIZE": "1"},
         {"TPU_WORKER_HOSTNAMES": "localhost"},
         {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"},
     ],
@@ -74,10 +78,22 @@ def test_what_does_not_name_a_group_is_alone(environment: dict[str, str]) -> Non
     assert find_launch(RuntimeConfig(), environment) is None
 
 
+@pytest.mark.parametrize("environment", [OPEN_MPI_5, SLURM | OPEN_MPI_5])
+def test_open_mpi_5_is_not_taken_for_separate_runs(environment: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="2 processes of an mpirun") as caught:
+        find_launch(RuntimeConfig(), environment)
+    for remedy in ("--runtime.cluster mpi4py", "--runtime.cluster off"):
+        assert remedy in caught.value.remedy
+    launch = find_launch(RuntimeConfig(cluster="mpi4py"), environment)
+    assert launch is not None
+    assert launch.arguments == {"cluster_detection_method": "mpi4py"}
+    assert find_launch(RuntimeConfig(cluster="off"), environment) is None
+
+
 def test_a_named_cluster_is_joined_and_off_means_alone() -> None:
     launch = find_launch(RuntimeConfig(cluster="k8s"), {})
     assert launch is not None
-    assert launch.arguments == {"cluster_detection_method": "k8s"}
+    assert launch.arguments == {"cluster_detection_method": None}  # jax has no name for it
     assert find_launch(RuntimeConfig(cluster="off"), TORCHRUN | SLURM) is None
 
 

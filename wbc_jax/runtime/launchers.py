@@ -26,12 +26,14 @@ class Launch:
 def find_launch(runtime: RuntimeConfig, environment: Mapping[str, str]) -> Launch | None:
     """How this process joins others; None: it is alone.
 
-    The config's own fields come first, then torchrun's variables, then those of SLURM, Open MPI and TPU pods, which
-    jax reads itself. Kubernetes and other MPI are joined only when `runtime.cluster` names them, because nothing in
-    their environment tells a member of a group from a process that stands alone.
+    The config's own fields come first, then torchrun's variables, then those of Open MPI, SLURM and TPU pods, which
+    jax reads itself. mpirun goes before SLURM, under which it may run: it gives its processes numbers of its own.
+    Kubernetes and other MPI are joined only when `runtime.cluster` names them, because nothing in their environment
+    tells a member of a group from a process that stands alone: a pod of an indexed Job knows its index, but not how
+    many there are, and such Jobs serve separate runs as well.
 
     Raises:
-        UsageError: fields or variables that do not fit together.
+        UsageError: fields or variables that do not fit together, or a group that jax cannot read.
     """
     if (explicit := _explicit(runtime)) is not None:
         return explicit
@@ -41,10 +43,18 @@ def find_launch(runtime: RuntimeConfig, environment: Mapping[str, str]) -> Launc
         return _by_jax(runtime.cluster)
     if (torchrun := _torchrun(environment)) is not None:
         return torchrun
+    if (processes := _number(environment, "OMPI_COMM_WORLD_SIZE")) > 1:
+        if "OMPI_MCA_orte_hnp_uri" not in environment:  # jax's way to process 0, gone since Open MPI 5
+            raise UsageError(
+                f"{processes} processes of an mpirun that does not tell them where process 0 is",
+                expected="Open MPI up to version 4",
+                where="environment",
+                remedy="with mpi4py installed --runtime.cluster mpi4py makes them one run; --runtime.cluster off "
+                "makes each a run of its own",
+            )
+        return _by_jax("ompi")
     if _number(environment, "SLURM_NTASKS") > 1 and "SLURM_STEP_NODELIST" in environment:
         return _by_jax("slurm")
-    if _number(environment, "OMPI_COMM_WORLD_SIZE") > 1 and "OMPI_MCA_orte_hnp_uri" in environment:
-        return _by_jax("ompi")
     if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         return _by_jax("tpu")
     return None
@@ -95,7 +105,8 @@ def _torchrun(environment: Mapping[str, str]) -> Launch | None:
 
 
 def _by_jax(cluster: str) -> Launch:
-    method = None if cluster == "tpu" else cluster  # jax has no name for TPU pods: they are its default
+    # jax has no name of its own for these: it finds them where it is told none.
+    method = None if cluster in ("tpu", "k8s") else cluster
     return Launch(found_by=cluster, arguments={"cluster_detection_method": method})
 
 
