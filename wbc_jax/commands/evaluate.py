@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from wbc_jax.catalog import label_map
+from wbc_jax.commands.program_cache import enable_cache
 from wbc_jax.commands.results import score_samples, training_baselines
 from wbc_jax.commands.run import METRICS_FILE, LoadedRun, load_run
 from wbc_jax.commands.scoring import predict_samples
@@ -103,6 +104,7 @@ def evaluate(run_dir: Path, options: EvaluateOptions) -> int:
     """
     _check(options)
     run = load_run(run_dir)
+    enable_cache(run.config.runtime.compile_cache, options.data.cache_dir or run.config.data.cache_dir)
     chosen = choose_samples(run, options.data, options.split)
     root = options.out or run.directory / EVALUATIONS
     folder = root / f"{_file_name(chosen.name)}-{chosen.split}"

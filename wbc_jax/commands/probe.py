@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wbc_jax.commands.predictor_cache import compute_views
+from wbc_jax.commands.program_cache import enable_cache
 from wbc_jax.commands.run import build_model, load_run
 from wbc_jax.commands.weights import load_weights, weight_sources
 from wbc_jax.config import Config
@@ -115,6 +116,7 @@ def probe(config: Config, run_dir: Path | None, options: ProbeOptions) -> int:
             where="model.pretrained",
             remedy="wbc-jax probe RUN_DIR, or --model.pretrained resnet50.safetensors",
         )
+    enable_cache(config.runtime.compile_cache, config.data.cache_dir)
     out = options.out or (Path("runs") if run_dir is None else run_dir) / "probe"
     experiment = load_experiment(config.data)
     print(experiment.summary())

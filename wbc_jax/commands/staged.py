@@ -11,10 +11,11 @@ import jax
 
 from wbc_jax import models
 from wbc_jax.commands.config import known_facts
+from wbc_jax.commands.program_cache import enable_cache
 from wbc_jax.commands.pseudo import predict_pseudo_labels
 from wbc_jax.commands.run import METRICS_FILE, load_run
 from wbc_jax.commands.stage_dirs import set_aside, standing, write_inputs
-from wbc_jax.commands.train import RUNS, RunRequest, enable_cache, record
+from wbc_jax.commands.train import RUNS, RunRequest, record
 from wbc_jax.commands.training import run_training
 from wbc_jax.commands.weights import check_weights
 from wbc_jax.config import Config
@@ -75,7 +76,7 @@ def train_staged(request: RunRequest, processes: int) -> int:
         [source_data(config, name) for name in (*sorted(names), *config.morphology.other_datasets)],
         config.morphology.other_datasets,
     )
-    enable_cache(config)
+    enable_cache(config.runtime.compile_cache, config.data.cache_dir)
     mix = load_mix(config)
     root = new_run_dir(RUNS, request.recipe) if request.run_dir is None else open_run_dir(request.run_dir)
     with root:

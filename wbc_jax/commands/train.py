@@ -67,6 +67,7 @@ def _train(request: RunRequest, facts: Facts, processes: int, startup: StartUp) 
     """Prepares the data and trains, on all devices of all processes."""
     import jax
 
+    from wbc_jax.commands.program_cache import enable_cache
     from wbc_jax.commands.together import open_together, require_one_config
     from wbc_jax.commands.weights import check_weights
     from wbc_jax.runtime.exchange import is_first, require_same, share_json
@@ -82,7 +83,7 @@ def _train(request: RunRequest, facts: Facts, processes: int, startup: StartUp) 
         return _say_finished(request.run_dir) if is_first() else EXIT_OK
     require_valid(config, replace(facts, num_devices=jax.device_count()))
     check_weights(config)
-    enable_cache(config)
+    enable_cache(config.runtime.compile_cache, config.data.cache_dir)
     startup.ends("import")
     experiment = load_data(config)
     startup.ends("data")
@@ -102,19 +103,6 @@ def _train(request: RunRequest, facts: Facts, processes: int, startup: StartUp) 
         if is_first():
             record(run_dir.path, config, request.command)
         return run_training(config, experiment, run_dir, startup=startup)
-
-
-def enable_cache(config: Config) -> None:
-    """Keeps compiled programs, where the config says so."""
-    import jax
-
-    from wbc_jax.data.registry import cache_root
-    from wbc_jax.runtime.compile_cache import enable_compile_cache
-
-    # On CPU a program read back from the cache can hang its process for good (seen twice with jaxlib 0.10.1, inside
-    # the deserialisation), and compiling anew takes seconds: accelerators only.
-    if config.runtime.compile_cache and jax.default_backend() != "cpu":
-        enable_compile_cache(cache_root(config.data.cache_dir))
 
 
 def load_data(config: Config) -> Experiment:

@@ -9,7 +9,8 @@ import hashlib
 import os
 import platform
 import stat
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +28,15 @@ class CacheCounts:
     misses: int = 0
 
 
+_counts: CacheCounts | None = None
+_counting = threading.Lock()  # programs are compiled in several threads
+
+
+def cache_counts() -> CacheCounts | None:
+    """The counts so far; None where no cache was enabled."""
+    return None if _counts is None else replace(_counts)
+
+
 def silence_loader_messages() -> None:
     """Keeps XLA's C++ messages below `fatal` off the terminal; has an effect only before jax is imported.
 
@@ -37,8 +47,8 @@ def silence_loader_messages() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def enable_compile_cache(cache_dir: str | Path) -> CacheCounts:
-    """Keeps compiled programs below `cache_dir`; call it before the first computation.
+def enable_compile_cache(cache_dir: str | Path) -> None:
+    """Keeps compiled programs below `cache_dir` and counts them; call it before the first computation.
 
     The programs are executed as they are read, so the directory must belong to the user alone. Programs of the CPU
     backend fit one processor type, so the directory's name holds a digest of its features and of jaxlib's version:
@@ -62,14 +72,17 @@ def enable_compile_cache(cache_dir: str | Path) -> CacheCounts:
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    counts = CacheCounts()
+    global _counts
+    if _counts is None:
+        _counts = CacheCounts()
+        jax.monitoring.register_event_listener(_count)
 
-    def count(event: str, **_: object) -> None:
-        counts.hits += event == _HIT_EVENT
-        counts.misses += event == _MISS_EVENT
 
-    jax.monitoring.register_event_listener(count)
-    return counts
+def _count(event: str, **_: object) -> None:
+    if _counts is not None and event in (_HIT_EVENT, _MISS_EVENT):
+        with _counting:
+            _counts.hits += event == _HIT_EVENT
+            _counts.misses += event == _MISS_EVENT
 
 
 def machine_key() -> str:
