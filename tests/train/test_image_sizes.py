@@ -16,12 +16,21 @@ from tiny_run import CLASSES, save_pictures
 from toy_training import ToyNet, assert_trees_equal
 
 from wbc_jax.commands import parts as parts_module
+from wbc_jax.commands.ahead import compile_ahead
 from wbc_jax.commands.parts import Parts, build_parts
 from wbc_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from wbc_jax.config_check import validate
 from wbc_jax.data.experiment import Experiment, load_experiment
 from wbc_jax.errors import ConfigError
-from wbc_jax.train.image_sizes import all_image_sizes, image_size_at, shrink, shrunk_store_px, sized_batches
+from wbc_jax.runtime.goodput import Goodput
+from wbc_jax.train.image_sizes import (
+    all_image_sizes,
+    image_size_at,
+    image_sizes_between,
+    shrink,
+    shrunk_store_px,
+    sized_batches,
+)
 from wbc_jax.train.parallel import replicate
 
 SCHEDULE = ((1.0, 16), (2.5, 24))
@@ -36,6 +45,19 @@ def test_no_schedule_is_one_size() -> None:
     assert image_size_at((), 5, steps_per_epoch=4, image_size_px=32) == 32
     assert all_image_sizes((), 32) == (32,)
     assert all_image_sizes(SCHEDULE, 32) == (16, 24, 32)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [(0, 40, (16, 24, 32)), (4, 40, (24, 32)), (10, 40, (32,)), (0, 10, (16, 24)), (7, 7, ())],
+)
+def test_sizes_still_to_come(start: int, stop: int, expected: tuple[int, ...]) -> None:
+    found = image_sizes_between(SCHEDULE, start, stop, steps_per_epoch=4, image_size_px=32)
+    assert found == expected
+
+
+def test_a_size_that_no_step_has_does_not_come() -> None:
+    assert image_sizes_between(((0.1, 16),), 0, 8, steps_per_epoch=4, image_size_px=32) == (32,)
 
 
 def test_batches_from_the_middle_have_the_sizes_of_the_whole() -> None:
@@ -125,6 +147,27 @@ def test_run_goes_on_bit_for_bit_across_a_switch_and_traces_each_size_once(
     assert parts.train_step.traces == 2
 
 
+@pytest.mark.usefixtures("toy_network")
+def test_every_size_to_come_is_compiled_before_the_first_step(config: Config, experiment: Experiment) -> None:
+    parts = build_parts(config, experiment)
+    batches, seconds = compile_ahead(parts, parts.state, 0, experiment.val, 4)
+    assert list(seconds) == ["train_16px", "train_32px", "evaluate"]
+    assert all(value > 0 for value in seconds.values())
+    timer, state = Goodput(), parts.state
+    with timer.measure("step"):
+        for batch in itertools.islice(batches(0), 5):
+            state, _ = parts.train_step(state, *batch)
+    assert timer.seconds()["compile"] == 0
+    assert (parts.train_step.traces, parts.eval_step.traces) == (2, 1)
+
+
+@pytest.mark.usefixtures("toy_network")
+def test_a_size_that_is_over_is_not_compiled(config: Config, experiment: Experiment) -> None:
+    parts = build_parts(config, experiment)
+    _, seconds = compile_ahead(parts, parts.state, 2, experiment.val, 4)
+    assert list(seconds) == ["train", "evaluate"]
+
+
 class FlatNet(nn.Module):
     """Its one matrix has a row a pixel."""
 
@@ -163,14 +206,28 @@ def test_schedules_that_make_no_sense_are_named(config: Config, schedule: Any, r
 
 
 @pytest.mark.usefixtures("toy_network")
-def test_laps_of_time_to_accuracy_are_validations_in_order(config: Config) -> None:
+def test_laps_of_time_to_accuracy_are_validations_in_order(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from wbc_jax.commands.time_to_accuracy import measure_laps
 
+    ahead, kept = [], []
+
+    def compile_and_tell(*arguments: Any) -> Any:
+        ahead.append(compile_ahead(*arguments))
+        return ahead[-1]
+
+    monkeypatch.setattr("wbc_jax.commands.ahead.compile_ahead", compile_and_tell)
+    monkeypatch.setattr(
+        "wbc_jax.commands.program_cache.enable_cache", lambda *arguments: kept.append(arguments)
+    )
     ticks = itertools.count()
     laps, parts = [], []
     measure_laps(
         config, lambda: float(next(ticks)), lambda lap, images: (laps.append(lap), parts.append(images))
     )
+    assert kept == [(True, config.data.cache_dir)]
+    assert [list(seconds) for _, seconds in ahead] == [["train_16px", "train_32px", "evaluate"]]
     assert [lap.step for lap in laps] == [3, 6]
     assert parts == [{"train": 12, "val": 3, "test": 3}] * 2
     # A reading is a tick: 0 first step, 1 lap, 2 to 3 scoring of test images, which is taken out, 4 lap.

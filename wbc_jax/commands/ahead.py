@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,10 +23,13 @@ Batches = Callable[[int], Iterator[tuple[Any, ...]]]
 def compile_ahead(
     parts: Parts, state: TrainState, step: int, validation: Samples, eval_batch_size: int
 ) -> tuple[Batches, dict[str, float]]:
-    """Compiles the training and the evaluation step, each in a thread: XLA lets go of Python's lock.
+    """Compiles the training step of every image size to come and the evaluation step, each in a thread.
 
-    Validation then does not wait for a compiler at the end of the first epoch. With several processes, under pmap or
-    without anything left to train nothing is done, and each step is compiled when it is called.
+    XLA lets go of Python's lock. Neither validation nor a later size then waits for a compiler in the middle of the
+    run. All are waited for: with a core for each they take as long as the longest, on two cores 11 s in place of 6
+    (recipe `speed`, November 2026). Training meanwhile would have to share those cores, or the GPU on which the
+    compiler times kernels to choose among them. With several processes, under pmap or without anything left to train
+    nothing is done, and each step is compiled when it is called.
 
     Args:
         parts: of the run.
@@ -35,18 +39,21 @@ def compile_ahead(
         eval_batch_size: images per evaluation step.
 
     Returns:
-        `parts.batches`, with the first batch of `step` kept for its use; seconds that each program took.
+        `parts.batches`, with the first batch of `step` kept for its use; seconds that each program took:
+        `evaluate`, and `train` or, where there are several sizes, `train_128px` and the like.
     """
-    if jax.process_count() > 1 or not parts.train_step.compiles_ahead:
+    sizes_px = parts.sizes_from(step)
+    if jax.process_count() > 1 or not parts.train_step.compiles_ahead or not sizes_px:
         return parts.batches, {}
     source = parts.batches(step)
-    first = next(source, None)
-    if first is None:
-        return parts.batches, {}
-    programs = {"train": lambda: parts.train_step.compile_for(state, *first)}
+    first = next(source)
+    programs: dict[str, Callable[[], None]] = {}
+    for size_px in sizes_px:  # a batch is the same for all: it is the step that shrinks it
+        name = "train" if len(sizes_px) == 1 else f"train_{size_px}px"
+        programs[name] = partial(parts.train_step.compile_for, state, size_px, *first[1:])
     batch = next(_evaluated(parts, validation, eval_batch_size), None)
     if batch is not None:
-        programs["evaluate"] = lambda: parts.eval_step.compile_for(variables_for_eval(state), batch)
+        programs["evaluate"] = partial(parts.eval_step.compile_for, variables_for_eval(state), batch)
     with ThreadPoolExecutor(len(programs)) as pool:
         seconds = dict(zip(programs, pool.map(_timed, programs.values()), strict=True))
 

@@ -28,6 +28,7 @@ from wbc_jax.train.augment import AugmentSpec, augment, center
 from wbc_jax.train.image_sizes import (
     StepBySize,
     all_image_sizes,
+    image_sizes_between,
     shrink,
     shrunk_store_px,
     sized_batches,
@@ -57,6 +58,7 @@ class Parts:
         train_step: compiled for each image size, see `train.image_sizes`; counts its traces.
         eval_step: compiled; counts its traces.
         batches: step -> iterator of the arguments that `train_step` takes after the state.
+        sizes_from: step -> the image sizes from there to the end of the run, px.
         order: decides the images of each step.
         mesh: the devices.
     """
@@ -66,6 +68,7 @@ class Parts:
     train_step: StepBySize
     eval_step: CompiledStep
     batches: Callable[[int], Iterator[tuple[Any, ...]]]
+    sizes_from: Callable[[int], tuple[int, ...]]
     order: OrderSpec
     mesh: Any
 
@@ -132,6 +135,13 @@ def build_parts(config: Config, experiment: Experiment) -> Parts:
         batches=sized_batches(
             (_resident_batches if resident else _streamed_batches)(config, samples, order, mesh),
             schedule,
+            steps_per_epoch=order.steps_per_epoch,
+            image_size_px=size_px,
+        ),
+        sizes_from=partial(
+            image_sizes_between,
+            schedule,
+            stop=order.steps_per_epoch * config.train.epochs,
             steps_per_epoch=order.steps_per_epoch,
             image_size_px=size_px,
         ),

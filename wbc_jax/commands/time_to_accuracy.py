@@ -2,6 +2,7 @@
 
 The clock runs through everything a user waits for: imports, data, compilation, steps, validation. It stands still only
 while the test images are scored, which decide nothing: each validation is followed by one look at them, for the record.
+Programs are kept and compiled ahead as `wbc-jax train` does it.
 """
 
 from __future__ import annotations
@@ -149,7 +150,9 @@ def measure_laps(
     """
     import jax
 
+    from wbc_jax.commands.ahead import compile_ahead
     from wbc_jax.commands.parts import build_parts
+    from wbc_jax.commands.program_cache import enable_cache
     from wbc_jax.commands.scoring import validation
     from wbc_jax.commands.training import loop_plan
     from wbc_jax.data.experiment import PARTS, load_experiment
@@ -158,9 +161,11 @@ def measure_laps(
     from wbc_jax.train.parallel import split_by_row
 
     clock = _Clock(now)
+    enable_cache(config.runtime.compile_cache, config.data.cache_dir)
     experiment = load_experiment(config.data)
     images = {name: len(experiment.part(name).rows) for name in PARTS}
     parts = build_parts(config, experiment)
+    batches, _ = compile_ahead(parts, parts.state, 0, experiment.val, config.eval.batch_size)
     plan, sharding = loop_plan(config, parts.order), split_by_row(parts.mesh)
     score_val = validation(config, experiment, parts.eval_step, sharding)
     score_test = validation(config, replace(experiment, val=experiment.test), parts.eval_step, sharding)
@@ -191,7 +196,7 @@ def measure_laps(
         parts.state,
         plan,
         train_step=train_step,
-        batches=parts.batches,
+        batches=batches,
         validate=validate,
         learning_rate=lambda step: 0.0,
         checkpoints=quiet,

@@ -3,7 +3,7 @@
 A schedule is pairs `(until_epoch, image_size_px)`, both rising; behind the last pair images have their full size. A
 shrunk image shows what the full one does, on fewer pixels: the store's image is averaged down before it is turned and
 cropped. The size follows from the step alone, so a resumed run goes on with the right one, and each size has a
-compiled step of its own, made when it is first needed.
+compiled step of its own.
 """
 
 from __future__ import annotations
@@ -40,6 +40,19 @@ def image_size_at(schedule: Schedule, step: int, *, steps_per_epoch: int, image_
 def all_image_sizes(schedule: Schedule, image_size_px: int) -> tuple[int, ...]:
     """Every size of a run in the order in which they come, px."""
     return (*(size for _, size in schedule), image_size_px)
+
+
+def image_sizes_between(
+    schedule: Schedule, start: int, stop: int, *, steps_per_epoch: int, image_size_px: int
+) -> tuple[int, ...]:
+    """The sizes of the batches `start <= step < stop` in the order in which they come, px."""
+    switches = (round(until_epoch * steps_per_epoch) for until_epoch, _ in schedule)
+    steps = (start, *(step for step in switches if start < step < stop))
+    sizes = (
+        image_size_at(schedule, step, steps_per_epoch=steps_per_epoch, image_size_px=image_size_px)
+        for step in steps
+    )
+    return tuple(dict.fromkeys(sizes)) if start < stop else ()
 
 
 def shrunk_store_px(store_size_px: int, size_px: int, full_size_px: int) -> int:
