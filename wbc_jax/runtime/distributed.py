@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -19,7 +21,7 @@ from wbc_jax.runtime.watch import TOKEN_BYTES, Guest, Host
 
 _START_TIMEOUT_S = 300
 _CRASH_EXIT = 1
-# An error that all processes meet at the same step ends each of them by itself.
+# An error that all processes meet at the same step ends each of them by itself. Shorter than `_delay_abort`'s delay.
 _GRACE_S = 2.0
 # How long an error of the array library waits for the word that another process has caused it.
 _WORD_TIMEOUT_S = 10.0
@@ -48,6 +50,7 @@ def joined_processes(runtime: RuntimeConfig) -> Iterator[int]:
         watch = _watch(launch)
         with contextlib.ExitStack() as stack:
             if jax.process_index() > 0:
+                _delay_abort()
                 silent = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(contextlib.redirect_stdout(silent))
             yield jax.process_count()
@@ -89,6 +92,20 @@ def _watch(launch: Launch) -> Host | Guest:
     facts = share_json(None)
     address = (facts["host"], facts["port"])
     return Guest(address, bytes.fromhex(facts["token"]), index, _end_with_peer)
+
+
+def _delay_abort() -> None:
+    """Lets an abort wait for some seconds, in the thread that wants it.
+
+    jax's client aborts the process as soon as process 0 is gone, and its coordination service with it. The watch
+    notices at the same moment, and in these seconds ends the process with a message and an exit code of our own.
+    """
+    if os.name != "posix":
+        return
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    # C's own `sleep` is the handler, since Python's would not come to run: it gets SIGABRT's number, 6, as seconds.
+    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
 def _own_address(launch: Launch) -> str:
