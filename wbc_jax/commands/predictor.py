@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from wbc_jax.commands.program_cache import enable_cache
 from wbc_jax.commands.run import load_run
 from wbc_jax.config_json import to_json
 from wbc_jax.data.framing import Framing
@@ -66,6 +67,7 @@ def load_predictor(source: Path, precision: Precision = "auto") -> Predictor:
     source = Path(source)
     if source.is_dir():
         run, mesh = load_run(source), data_mesh(jax.local_devices())
+        enable_cache(run.config.runtime.compile_cache, run.config.data.cache_dir)
         step = compile_eval_step(run.predict_step(activation_dtype(precision)), mesh)
         variables = replicate(run.variables, mesh)
         return Predictor(
@@ -85,6 +87,7 @@ def load_predictor(source: Path, precision: Precision = "auto") -> Predictor:
                 where=str(source),
                 remedy="leave it out, or give the run directory",
             )
+        enable_cache(True, None)
         model = load_stablehlo(source)
         return Predictor(
             class_names=model.class_names,

@@ -78,9 +78,8 @@ def _locked(file: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 return descriptor
-        os.close(
-            descriptor
-        )  # its last holder removed it in between: another file has, or will have, that name
+        # Its last holder removed it in between: another file has, or will have, that name.
+        os.close(descriptor)
 
 
 def _pid(content: bytes) -> int | None:
