@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from wbc_jax.bench.energy import energy_meter
 from wbc_jax.bench.limits import device_limits
@@ -16,6 +17,8 @@ from wbc_jax.bench.table import print_rows
 from wbc_jax.bench.timing import Timing, time_interleaved
 from wbc_jax.bench.traffic import count_traffic, element_bytes
 from wbc_jax.errors import EXIT_OK
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +76,28 @@ def make_cases(options: ModelOptions) -> list[Case]:
 
 
 def make_subjects(cases: Sequence[Case]) -> Iterator[TrainSubject | InferSubject]:
-    """Our step for each case, compiled.
-
-    On accelerators all are compiled at once, each in a thread of its own, as XLA lets go of Python's lock: four
-    networks take little longer than the slowest. On a CPU one after the other, when its turn comes.
-    """
+    """Our step for each case, compiled as `compile_all` does."""
 
     def make(case: Case) -> TrainSubject | InferSubject:
         return TrainSubject(case) if case.mode == "train" else InferSubject(case)
 
+    return compile_all([functools.partial(make, case) for case in cases])
+
+
+def compile_all(makers: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """What each of the functions returns, a compiled step, in their order.
+
+    On accelerators all are compiled at once, each in a thread of its own, as XLA lets go of Python's lock. The first
+    is handed out when the last is ready: the compiler tries kernels on the device, beside which nothing can be timed.
+    On a CPU one after the other, when its turn comes.
+    """
     if on_cpu():
-        yield from map(make, cases)
+        yield from (make() for make in makers)
         return
-    with ThreadPoolExecutor(len(cases)) as pool:
-        yield from pool.map(make, cases)
+    with ThreadPoolExecutor(len(makers)) as pool:
+        made = list(pool.map(lambda make: make(), makers))
+    while made:
+        yield made.pop(0)  # and let go of: what was measured frees its memory
 
 
 def case_columns(case: Case) -> dict[str, Any]:
