@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,10 +132,24 @@ def test_forms_of_a_step_train_alike_and_are_set_beside_the_default(tmp_path: Pa
         ("batch_size=16", 16),
     ]
     assert dict(listed[1].forms) == {"pointwise": "native", "grouped": "merged64"}
-    with pytest.raises(UsageError, match="--forms stem=round"):
-        run_variants(VariantOptions(models=("resnet_tiny",), forms=("stem=round",)))
     with pytest.raises(UsageError, match="steps-per-call or --batch-sizes 0"):
         run_variants(VariantOptions(models=("resnet_tiny",), steps_per_call=(0,)))
+    with pytest.raises(UsageError, match="no such form: stem=dot"):
+        run_variants(VariantOptions(models=("resnet_tiny",), forms=("stem=dot",)))
+
+
+def test_forms_of_a_prediction_predict_alike(tmp_path: Path) -> None:
+    out = tmp_path / "variants.csv"
+    options = VariantOptions(
+        models=("densenet_tiny",), mode="infer", forms=("growth=native",), out=out, **QUICK
+    )
+    assert run_variants(options) == 0
+    default, row = read(out)
+    assert (default["variant"], row["variant"]) == ("default", "growth=native")
+    assert (row["mode"], row["peer"], row["loss_first"]) == ("infer", "default", "")
+    assert float(row["ratio"]) > 0
+    with pytest.raises(UsageError, match="--steps-per-call with --mode infer"):
+        run_variants(replace(options, steps_per_call=(2,)))
 
 
 def test_startup_is_that_of_a_fresh_process(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from wbc_jax.config import OptimConfig
 from wbc_jax.data.batch import Batch
 from wbc_jax.models import create_model, model_fields
 from wbc_jax.models.daffnet import DAFFNETS
+from wbc_jax.models.lowerings import Form, forms
 from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS
 from wbc_jax.train.augment import center
 from wbc_jax.train.optim import make_optimizer
@@ -28,6 +30,8 @@ LEARNING_RATE = 1e-4
 """Small, so that losses of two implementations stay comparable over the few steps of a measurement."""
 ATTRIBUTE_SHARE = 0.8
 """Weight of the attributes' loss where a network predicts them (DAFFNet, Eq. 1)."""
+_TRACING = threading.Lock()
+"""Forms of operations hold for the whole process, so one step is traced at a time; compiling may overlap."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class TrainSubject:
         gather: Any = None,
         sources: Iterator[tuple[Any, ...]] | None = None,
         steps_per_call: int = 1,
+        chosen: Mapping[str, Form] | None = None,
     ) -> None:
         """
         Args:
@@ -145,6 +150,7 @@ class TrainSubject:
             gather: as `make_train_step` takes it; `sources` then yields `(data, rows, mask)`.
             sources: the step's arguments after the state, one for each step; None: one fixed batch on the device.
             steps_per_call: training steps in one compiled program, on the same batch; `run` then counts programs.
+            chosen: kind of operation -> form, where it is not the backend's own choice.
         """
         size = case.image_size_px
         step = make_train_step(
@@ -157,11 +163,14 @@ class TrainSubject:
         )
         if steps_per_call > 1:
             step = _repeated(step, steps_per_call)
-        compiled = compile_train_step(step, case.mesh, resident=gather is not None)
         self._state = case.state()
         self._sources = _forever((shard_batch(case.batch(), case.mesh),)) if sources is None else sources
         self._next = next(self._sources)
-        self._step, self.costs = _compile(compiled, self._state, *self._next)
+        self._step, self.costs = compile_step(
+            lambda: compile_train_step(step, case.mesh, resident=gather is not None),
+            (self._state, *self._next),
+            chosen,
+        )
         self.first_loss: float | None = None
         self._sums: Any = None
 
@@ -187,13 +196,19 @@ class InferSubject:
         costs: of compiling.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, *, chosen: Mapping[str, Form] | None = None) -> None:
+        """
+        Args:
+            case: what to run.
+            chosen: kind of operation -> form, where it is not the backend's own choice.
+        """
         predict = make_predict_step(case.model, image_size_px=case.image_size_px)
         state = case.state()
         self._variables = {"params": state.params, "batch_stats": state.batch_stats}
         self._images = shard_batch(case.batch().images, case.mesh)
-        compiled = compile_eval_step(predict, case.mesh)
-        self._step, self.costs = _compile(compiled, self._variables, self._images)
+        self._step, self.costs = compile_step(
+            lambda: compile_eval_step(predict, case.mesh), (self._variables, self._images), chosen
+        )
         self._one_by_one = jax.default_backend() == "cpu"
 
     def run(self, steps: int) -> None:
@@ -232,10 +247,24 @@ def _forever(item: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         yield item
 
 
-def _compile(step: Any, *args: Any) -> tuple[Any, CompiledCosts]:
+def compile_step(
+    jitted: Callable[[], Any], args: tuple[Any, ...], chosen: Mapping[str, Form] | None = None
+) -> tuple[Any, CompiledCosts]:
+    """A step's program, and what it cost.
+
+    Args:
+        jitted: makes the jitted step, with the options that its forms need.
+        args: what it is called with.
+        chosen: kind of operation -> form, where it is not the backend's own choice.
+    """
+    overrides: dict[str, Form] = dict(chosen or {})
+    with _TRACING, forms(**overrides):
+        start = time.perf_counter()
+        lowered = jitted().lower(*args)
+        seconds = time.perf_counter() - start
     start = time.perf_counter()
-    compiled = step.lower(*args).compile()
-    seconds = time.perf_counter() - start
+    compiled = lowered.compile()
+    seconds += time.perf_counter() - start
     found = compiled.cost_analysis() or {}
     costs = CompiledCosts(
         compile_s=seconds,

@@ -1,27 +1,30 @@
-"""`benchmark variants`: a network's training step in other forms, each in turns with the default one."""
+"""`benchmark variants`: a network's step in other forms, each in turns with the default one."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 
 from wbc_jax.bench.energy import energy_meter
+from wbc_jax.bench.form_names import parse_forms
 from wbc_jax.bench.options import ModelOptions
 from wbc_jax.bench.schema import Machine, Row, append_rows, describe_machine
-from wbc_jax.bench.step import case_columns, make_cases, subject_columns, traffic_columns
-from wbc_jax.bench.subject import Case, TrainSubject
+from wbc_jax.bench.step import case_columns, compile_all, make_cases, subject_columns, traffic_columns
+from wbc_jax.bench.subject import Case, InferSubject, TrainSubject
 from wbc_jax.bench.table import print_rows
 from wbc_jax.bench.timing import Timing, interquartile_range, paired_ratios, time_interleaved
 from wbc_jax.errors import EXIT_OK, UsageError
-from wbc_jax.models.lowerings import KINDS, Form, forms
+from wbc_jax.models.lowerings import Form
 
 BASE = "default"
 _TOLERANCE = {4: 0.01, 2: 0.1}
 """Largest difference between the losses of two forms after as many steps, as a share, by bytes of an activation."""
+_PROBABILITY_TOLERANCE = {4: 1e-3, 2: 5e-2}
+"""Largest difference between the probabilities of two forms, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +33,11 @@ class VariantOptions(ModelOptions):
 
     models: tuple[str, ...] = ("resnet50",)
     """Networks by name; `wbc_jax.models.list_models()` lists all."""
-    steps_per_call: tuple[int, ...] = (4,)
-    """Steps compiled into one program, besides 1: saves calls where a step is short."""
+    steps_per_call: tuple[int, ...] | None = None
+    """Training steps compiled into one program, besides 1: saves calls where a step is short. None: 4."""
     forms: tuple[str, ...] = ()
     """Forms of operations, each `kind=form`, several at once joined by a comma: `pointwise=dot`,
-    `stem=padded,grouped=merged64`; `wbc_jax.models.lowerings` lists kinds and forms."""
+    `stem=padded,grouped=merged64`; `wbc_jax.models.lowerings.FORMS` lists kinds and forms."""
     batch_sizes: tuple[int, ...] = ()
     """Further batch sizes, compared by images/s."""
 
@@ -55,24 +58,30 @@ class Variant:
     steps_per_call: int = 1
     forms: Mapping[str, Form] = field(default_factory=dict)
 
-    def subject(self) -> TrainSubject:
+    def subject(self) -> TrainSubject | InferSubject:
         """Compiled."""
-        with forms(**self.forms):
-            return TrainSubject(self.case, steps_per_call=self.steps_per_call)
+        if self.case.mode == "infer":
+            return InferSubject(self.case, chosen=self.forms)
+        return TrainSubject(self.case, steps_per_call=self.steps_per_call, chosen=self.forms)
 
 
 def run_variants(options: VariantOptions) -> int:
-    """Measure training steps in several forms, in turns with the default one."""
+    """Measure steps in several forms, in turns with the default one."""
     options.check()
-    low = [f"{value}" for value in (*options.steps_per_call, *options.batch_sizes) if value < 1]
-    if low or options.mode != "train":
+    low = [f"{value}" for value in (*(options.steps_per_call or ()), *options.batch_sizes) if value < 1]
+    if low:
         raise UsageError(
-            f"--steps-per-call or --batch-sizes {low[0]}" if low else "--mode infer",
-            expected="numbers of at least 1" if low else "train: it is training steps that have forms",
+            f"--steps-per-call or --batch-sizes {low[0]}",
+            expected="numbers of at least 1",
             where="wbc-jax benchmark variants",
         )
+    if options.mode == "infer" and options.steps_per_call is not None:
+        raise UsageError(
+            "--steps-per-call with --mode infer",
+            expected="training: predictions do not follow from each other",
+        )
     for text in options.forms:
-        parse_forms(text)
+        parse_forms(text, where="--forms")
     machine = describe_machine()
     rows: list[Row] = []
     for case in make_cases(options):
@@ -84,31 +93,13 @@ def run_variants(options: VariantOptions) -> int:
     return EXIT_OK
 
 
-def parse_forms(text: str) -> dict[str, Form]:
-    """`stem=padded,grouped=merged64` as kinds and forms.
-
-    Raises:
-        UsageError: a kind or form does not exist.
-    """
-    found: dict[str, Form] = {}
-    for part in text.split(","):
-        kind, _, form = part.partition("=")
-        if kind not in KINDS or form not in get_args(Form):
-            raise UsageError(
-                f"--forms {part}",
-                expected=f"kind=form, of the kinds {', '.join(KINDS)} and the forms {', '.join(get_args(Form))}",
-                where="wbc-jax benchmark variants",
-            )
-        found[kind] = cast(Form, form)
-    return found
-
-
 def variants_of(case: Case, options: VariantOptions) -> list[Variant]:
     """The default form first."""
+    steps_per_call = options.steps_per_call or (() if case.mode == "infer" else (4,))
     return [
         Variant(BASE, case),
-        *(Variant(text, case, forms=parse_forms(text)) for text in options.forms),
-        *(Variant(f"steps_per_call={k}", case, k) for k in options.steps_per_call if k > 1),
+        *(Variant(text, case, forms=parse_forms(text, where="--forms")) for text in options.forms),
+        *(Variant(f"steps_per_call={k}", case, k) for k in steps_per_call if k > 1),
         *(
             Variant(f"batch_size={size}", dataclasses.replace(case, batch_size=size))
             for size in options.batch_sizes
@@ -119,8 +110,10 @@ def variants_of(case: Case, options: VariantOptions) -> list[Variant]:
 
 def _measure(case: Case, options: VariantOptions, machine: Machine) -> list[Row]:
     variants = variants_of(case, options)
-    subjects = {variant.label: variant.subject() for variant in variants}
-    check_same_training(variants, subjects)
+    _ = case.initial  # once, before threads ask for it
+    made = compile_all([variant.subject for variant in variants])
+    subjects: dict[str, Any] = dict(zip((variant.label for variant in variants), made, strict=True))
+    (check_same_training if case.mode == "train" else check_same_prediction)(variants, subjects)
     timings = time_interleaved(
         {label: subject.run for label, subject in subjects.items()},
         warmup_steps=options.warmup_steps,
@@ -154,6 +147,24 @@ def check_same_training(variants: list[Variant], subjects: dict[str, Any]) -> No
             )
 
 
+def check_same_prediction(variants: list[Variant], subjects: dict[str, Any]) -> None:
+    """The forms on the same batch must predict the same probabilities.
+
+    Raises:
+        RuntimeError: a form computes something else.
+    """
+    for variant in variants[1:]:
+        if variant.case.batch_size != variants[0].case.batch_size:
+            continue
+        probabilities = (subjects[label].probabilities() for label in (variant.label, BASE))
+        difference = float(np.max(np.abs(np.subtract(*probabilities))))
+        if not difference <= _PROBABILITY_TOLERANCE[np.dtype(variant.case.dtype).itemsize]:
+            raise RuntimeError(
+                f"{variant.case.model_name}, {variant.label}: probabilities differ by {difference:.3g} from those of "
+                "the default form"
+            )
+
+
 def _per_image(timing: Timing, variant: Variant) -> Timing:
     """Seconds and joules per image, so that forms with other batches or steps a call compare."""
     images = variant.case.batch_size * variant.steps_per_call
@@ -162,7 +173,11 @@ def _per_image(timing: Timing, variant: Variant) -> Timing:
 
 
 def _row(
-    variant: Variant, subject: TrainSubject, per_image: dict[str, Timing], options: Any, machine: Machine
+    variant: Variant,
+    subject: TrainSubject | InferSubject,
+    per_image: dict[str, Timing],
+    options: Any,
+    machine: Machine,
 ) -> Row:
     own, base, batch = per_image[variant.label], per_image[BASE], variant.case.batch_size
     beside = {

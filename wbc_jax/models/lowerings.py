@@ -32,24 +32,26 @@ Form = Literal[
     "repeated",
 ]
 
-KINDS: tuple[str, ...] = (
-    "pointwise",
-    "grouped",
-    "depthwise",
-    "dense",
-    "channel_sums",
-    "max_pool",
-    "stem",
-    "large_kernel",
-    "narrow",
-    "strided",
-    "reuse",
-    "transition",
-    "growth",
-    "norm_gradient",
-    "moments",
-)
-"""Kinds of operations that have more than one form."""
+FORMS: dict[str, tuple[Form, ...]] = {
+    "pointwise": ("native", "dot"),
+    "grouped": ("native", "split", "merged32", "merged64"),
+    "depthwise": ("native", "shifted", "split", "merged32", "merged64"),
+    "dense": ("native", "eigen"),
+    "channel_sums": ("native", "blocked"),
+    "max_pool": ("native", "parity"),
+    "stem": ("native", "padded", "space_to_depth"),
+    "large_kernel": ("native", "padded"),
+    "narrow": ("native", "rows"),
+    "strided": ("native", "parity"),
+    "reuse": ("native", "stored"),
+    "transition": ("native", "pool_first"),
+    "growth": ("native", "in_place"),
+    "norm_gradient": ("native", "recomputed"),
+    "moments": ("native", "repeated"),
+}
+"""Kinds of operations that have more than one form, and the forms of each."""
+
+KINDS: tuple[str, ...] = tuple(FORMS)
 
 # `python benchmarks/levers.py` measures each entry.
 WINNERS: dict[tuple[str, str], Form] = {
