@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from wbc_jax.bench.schema import COLUMNS, Machine, Row, append_rows, check_out, describe_machine
 from wbc_jax.bench.table import print_rows
 from wbc_jax.errors import UsageError
+from wbc_jax.models.compiler import compiler_options
 
 PROMISED = (
     "date", "commit", "device", "backend", "model", "mode", "precision", "batch_size", "image_size_px",
@@ -104,6 +106,8 @@ def test_this_machine_is_described() -> None:
     assert machine.threads >= 1
     assert "jax 0." in machine.versions
     assert "torch " in machine.versions
+    passed = [f"{name}={value}" for name, value in compiler_options().items()]
+    assert machine.xla_flags.split() == [*os.environ["XLA_FLAGS"].split(), *passed]
 
 
 @pytest.mark.parametrize("count", [1, 6])

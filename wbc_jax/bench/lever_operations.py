@@ -114,16 +114,25 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "transition": (_transition(56, 256), _transition(14, 1024)),
     "reuse": (_residual_sums(56, 64, 6), _residual_sums(14, 256, 6)),
 }
-"""By kind, as in `lowerings.WINNERS`; `growth` is measured within networks alone, in evaluation (`--mode infer`)."""
+"""By kind, as in `lowerings.FORMS`; `stem`, `growth` and `moments` are measured within networks alone."""
 
 
-def gradient_chain(operation: Operation, batch_size: int) -> Callable[[int], object]:
-    """Compile value and all gradients of an operation now; `run(steps)` carries them out one after the other."""
+def gradient_chain(operation: Operation, batch_size: int, dtype: Any) -> Callable[[int], object]:
+    """Compile value and all gradients of an operation now; `run(steps)` carries them out one after the other.
+
+    Args:
+        operation: what is run.
+        batch_size: images.
+        dtype: of maps and kernels; a weight per channel is float32, as in the networks.
+    """
     rng = np.random.default_rng(0)
     shapes = ((batch_size, *operation.map_shape), *operation.weight_shapes)
-    args = tuple(jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
+    args = tuple(
+        jnp.asarray(rng.standard_normal(shape, np.float32), jnp.float32 if len(shape) == 1 else dtype)
+        for shape in shapes
+    )
     y = jax.eval_shape(operation.apply, *args)
-    cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32))
+    cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32), y.dtype)
 
     def both(cotangent: jax.Array, *args: jax.Array) -> tuple[jax.Array, Any]:
         value, pull = jax.vjp(operation.apply, *args)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from wbc_jax.bench.options import TimingOptions
-from wbc_jax.bench.schema import describe_machine
-from wbc_jax.bench.timing import time_interleaved
+from wbc_jax.bench.result_file import append_values
+from wbc_jax.bench.schema import Machine, describe_machine
+from wbc_jax.bench.timing import Timing, interquartile_range, paired_ratios, time_interleaved
 from wbc_jax.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:  # jax is slow to import, and the command line lists benchmarks without it
@@ -22,7 +22,8 @@ class LeverOptions(TimingOptions):
     """Each lever on and off, in turns."""
 
     levers: tuple[str, ...] = ()
-    """Kinds of operations; none: all that this backend has a winner for."""
+    """Kinds of operations, in the form that wins on this backend, or `kind=form`; none: all that it has a winner for.
+    `wbc_jax.models.lowerings.FORMS` lists kinds and forms."""
     models: tuple[str, ...] = ()
     """Networks whose step is measured with each lever off beside the step with all on; none: operations only."""
     mode: Literal["train", "infer"] = "train"
@@ -56,68 +57,94 @@ class LeverRow:
     without_ms: float
     """Median, the kind in its native form."""
     with_ms: float
-    """Median, in the form of the table."""
+    """Median, in the form."""
     ratio: float
     """without_ms over with_ms."""
     repeats: int
+    timed_steps: int
+    """Per repeat."""
+    precision: str
+    """Type of maps and kernels, or of a network's activations."""
+    without_iqr_ms: float
+    """Distance between the quartiles of the repeats."""
+    with_iqr_ms: float
+    ratio_iqr: float
+    """Distance between the quartiles of the ratios of paired repeats."""
+    device_detail: str
+    xla_flags: str
+    glibc_tunables: str | None = field(default_factory=lambda: os.environ.get("GLIBC_TUNABLES"))
+    """How memory was allocated, where that was chosen."""
 
 
 def run_levers(options: LeverOptions) -> int:
     """Measure each lever on and off, in turns, on operations and on whole steps."""
     options.check()
-    import jax
-
-    from wbc_jax.models.lowerings import WINNERS
-
-    backend = jax.default_backend()
-    winners: dict[str, Form] = {kind: form for (where, kind), form in WINNERS.items() if where == backend}
-    unknown = sorted(set(options.levers) - set(winners))
-    if unknown:
-        raise UsageError(
-            f"no lever {', '.join(unknown)}",
-            expected=f"some of {', '.join(winners) or 'none: this backend computes every kind natively'}",
-            where="--levers",
-        )
-    if idle := [kind for kind in options.levers if kind in _EVALUATION_ONLY and not _networks(kind, options)]:
-        raise UsageError(
-            f"nothing to measure of {', '.join(idle)}, which serves evaluation alone and has no operation of its own",
-            expected="networks, in inference",
-            where="--levers",
-            remedy="add --mode infer --models densenet121",
-        )
+    levers = chosen_levers(options)
     machine = describe_machine()
-    for kind in options.levers or tuple(winners):
-        for subject, contenders in _subjects(kind, winners[kind], options):
+    for kind, form in levers:
+        for subject, contenders in _subjects(kind, form, options):
             timings = time_interleaved(
                 contenders,
                 warmup_steps=options.warmup_steps,
                 timed_steps=options.steps(),
                 repeats=options.repeats,
             )
-            without, chosen = (1e3 * timings[name].median for name in ("without", "with"))
-            row = LeverRow(
-                date=machine.date,
-                commit=machine.commit,
-                device=machine.device,
-                backend=machine.backend,
-                threads=machine.threads,
-                load_average=machine.load_average,
-                versions=machine.versions,
-                subject=subject,
-                batch_size=options.batch_size,
-                lever=f"{kind}={winners[kind]}",
-                without_ms=without,
-                with_ms=chosen,
-                ratio=without / chosen,
-                repeats=options.repeats,
-            )
+            row = _row(subject, f"{kind}={form}", timings["without"], timings["with"], options, machine)
             print(
-                f"{subject:34} {row.lever:22} {without:9.1f} ms -> {chosen:9.1f} ms  x{row.ratio:.2f}",
+                f"{subject:34} {row.lever:22} {row.without_ms:9.1f} ms -> {row.with_ms:9.1f} ms  x{row.ratio:.2f}",
                 flush=True,
             )
             if options.out is not None:
-                _append(options.out, row)
+                append_values(options.out, options.columns(), [asdict(row)])
     return EXIT_OK
+
+
+def chosen_levers(options: LeverOptions) -> list[tuple[str, Form]]:
+    """(kind, form) of all that is to be measured.
+
+    Raises:
+        UsageError: a lever does not exist, or nothing of it can be measured.
+    """
+    import jax
+
+    from wbc_jax.bench.form_names import parse_forms
+    from wbc_jax.bench.lever_operations import OPERATIONS
+    from wbc_jax.models.lowerings import WINNERS
+
+    backend = jax.default_backend()
+    winners: dict[str, Form] = {kind: form for (where, kind), form in WINNERS.items() if where == backend}
+    if not options.levers and not winners:
+        raise UsageError(
+            f"on {backend} no form is known to win",
+            expected="levers by name",
+            where="--levers",
+            remedy="name them: --levers pointwise=dot; whole steps are measured by `wbc-jax benchmark variants`",
+        )
+    if unknown := [name for name in options.levers if "=" not in name and name not in winners]:
+        raise UsageError(
+            f"no lever {', '.join(unknown)}",
+            expected=f"kind=form, or on {backend} a kind that has a winner: {', '.join(winners) or 'none'}",
+            where="--levers",
+        )
+    levers: list[tuple[str, Form]] = []
+    for name in options.levers or winners:
+        levers += parse_forms(name if "=" in name else f"{name}={winners[name]}", where="--levers").items()
+    if native := [kind for kind, form in levers if form == "native"]:
+        raise UsageError(
+            f"{', '.join(f'{kind}=native' for kind in native)}: native is what the other forms are set beside",
+            where="--levers",
+        )
+    idle = [kind for kind, _ in levers if kind not in OPERATIONS and not _networks(kind, options)]
+    if options.levers and idle:
+        evaluation = any(kind in _EVALUATION_ONLY for kind in idle)
+        raise UsageError(
+            f"nothing to measure of {', '.join(idle)}: no operation alone, only a network "
+            f"{'in evaluation ' if evaluation else ''}shows what it does",
+            expected="networks" + (", in inference" if evaluation else ""),
+            where="--levers",
+            remedy=f"add {'--mode infer ' if evaluation else ''}--models densenet121",
+        )
+    return levers
 
 
 _EVALUATION_ONLY = ("growth",)
@@ -132,54 +159,60 @@ def _networks(kind: str, options: LeverOptions) -> tuple[str, ...]:
 Contenders = dict[str, Callable[[int], object]]
 
 
-def _tables(kind: str, form: Form) -> dict[str, dict[str, Form]]:
-    return {"without": {kind: "native"}, "with": {kind: form}}
-
-
-def _subjects(kind: str, form: Form, options: LeverOptions) -> list[tuple[str, Contenders]]:
+def _subjects(kind: str, form: Form, options: LeverOptions) -> Iterator[tuple[str, Contenders]]:
     """Operations of that kind, then networks: (name, the two contenders)."""
     from wbc_jax.bench.lever_operations import OPERATIONS, gradient_chain
     from wbc_jax.models.lowerings import forms
-
-    subjects = []
-    for operation in OPERATIONS.get(kind, ()):
-        contenders: Contenders = {}
-        for name, table in _tables(kind, form).items():
-            with forms(**table):
-                contenders[name] = gradient_chain(operation, options.batch_size)
-        subjects.append((operation.name, contenders))
-    for model in _networks(kind, options):
-        step = "training step" if options.mode == "train" else "inference step"
-        subjects.append((f"{model} {step}", _steps(model, kind, form, options)))
-    return subjects
-
-
-def _steps(model: str, kind: str, form: Form, options: LeverOptions) -> Contenders:
-    from wbc_jax.bench.subject import Case, InferSubject, TrainSubject
-    from wbc_jax.models.lowerings import forms
     from wbc_jax.runtime.devices import activation_dtype
 
-    contenders: Contenders = {}
-    for name, table in _tables(kind, form).items():
-        case = Case(
-            model,
-            options.mode,
-            options.batch_size,
-            options.image_size_px,
-            5,
-            activation_dtype(options.precision),
-        )
-        subject = TrainSubject if options.mode == "train" else InferSubject
-        with forms(**table):
-            contenders[name] = subject(case).run
-    return contenders
+    dtype = activation_dtype(options.precision)
+    tables: dict[str, dict[str, Form]] = {"without": {kind: "native"}, "with": {kind: form}}
+    for operation in OPERATIONS.get(kind, ()):
+        contenders: Contenders = {}
+        for name, table in tables.items():
+            with forms(**table):
+                contenders[name] = gradient_chain(operation, options.batch_size, dtype)
+        yield operation.name, contenders
+    for model in _networks(kind, options):
+        step = "training step" if options.mode == "train" else "inference step"
+        yield f"{model} {step}", _steps(model, tables, dtype, options)
 
 
-def _append(path: Path, row: LeverRow) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(row).items()}
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(values))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(values)
+def _steps(model: str, tables: dict[str, dict[str, Form]], dtype: Any, options: LeverOptions) -> Contenders:
+    from wbc_jax.bench.subject import Case, InferSubject, TrainSubject
+
+    case = Case(model, options.mode, options.batch_size, options.image_size_px, 5, dtype)
+    subject = TrainSubject if options.mode == "train" else InferSubject
+    return {name: subject(case, chosen=table).run for name, table in tables.items()}
+
+
+def _row(
+    subject: str, lever: str, without: Timing, chosen: Timing, options: LeverOptions, machine: Machine
+) -> LeverRow:
+    import numpy as np
+
+    from wbc_jax.runtime.devices import activation_dtype
+
+    return LeverRow(
+        date=machine.date,
+        commit=machine.commit,
+        device=machine.device,
+        backend=machine.backend,
+        threads=machine.threads,
+        load_average=machine.load_average,
+        versions=machine.versions,
+        subject=subject,
+        batch_size=options.batch_size,
+        lever=lever,
+        without_ms=1e3 * without.median,
+        with_ms=1e3 * chosen.median,
+        ratio=without.median / chosen.median,
+        repeats=options.repeats,
+        timed_steps=options.steps(),
+        precision=np.dtype(activation_dtype(options.precision)).name,
+        without_iqr_ms=1e3 * without.iqr,
+        with_iqr_ms=1e3 * chosen.iqr,
+        ratio_iqr=interquartile_range(paired_ratios(chosen, without)),
+        device_detail=machine.device_detail,
+        xla_flags=machine.xla_flags,
+    )

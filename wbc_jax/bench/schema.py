@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import platform
@@ -11,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from wbc_jax.bench.result_file import append_values, check_columns
 from wbc_jax.errors import UsageError
 from wbc_jax.runtime.cpus import usable_cpus
 
@@ -36,6 +35,7 @@ class Machine:
     load_average: float | None
     """Processes that wanted a CPU in the minute before; CPU rates measured beside others' work mean little."""
     xla_flags: str
+    """XLA_FLAGS; behind them, without dashes, the options that networks are compiled with."""
     versions: str
 
 
@@ -131,37 +131,15 @@ def describe_machine() -> Machine:
         backend=backend,
         threads=usable_cpus(),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        xla_flags=facts["xla_flags"] or "",
+        xla_flags=_xla_flags(facts["xla_flags"] or ""),
         versions=_versions(facts["versions"], facts["python"]),
     )
 
 
 def append_rows(path: Path, machine: Machine, rows: Sequence[Row]) -> None:
-    """Adds rows of one kind to a CSV file, which gets its header when it is new.
-
-    Raises:
-        UsageError: the file has other columns, or cannot be written. Columns that an earlier version did not
-            have yet are added to it.
-    """
+    """Adds rows of one kind to a CSV file, as `append_values` does."""
     columns = columns_of(type(rows[0]) if rows else Row)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _check_header(path, columns)
-        _widen(path, columns)
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            if file.tell() == 0:
-                writer.writeheader()
-            for row in rows:
-                values = dataclasses.asdict(machine) | dataclasses.asdict(row)
-                writer.writerow({name: _text(values[name]) for name in columns})
-    except OSError as error:
-        raise UsageError(
-            f"the results cannot be written: {error.strerror or error}",
-            expected="a CSV file in a folder that can be written",
-            where=str(path),
-            remedy="choose another --out",
-        ) from error
+    append_values(path, columns, [dataclasses.asdict(machine) | dataclasses.asdict(row) for row in rows])
 
 
 def check_out(path: Path | None, columns: tuple[str, ...] = COLUMNS) -> None:
@@ -170,44 +148,14 @@ def check_out(path: Path | None, columns: tuple[str, ...] = COLUMNS) -> None:
         return
     if path.is_dir():
         raise UsageError("--out is a folder", expected="a CSV file", where=str(path))
-    _check_header(path, columns)
+    check_columns(path, columns)
 
 
-def _check_header(path: Path, columns: tuple[str, ...]) -> None:
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        header = tuple(next(csv.reader(file), []))
-    if header != columns and header != columns[: len(header)]:
-        different = sorted(set(header) ^ set(columns))
-        raise UsageError(
-            f"the file has other columns: {', '.join(different) or 'in another order'}",
-            expected="a benchmark CSV of this version, or a new file",
-            where=str(path),
-            remedy="choose another --out, or move the old file away",
-        )
+def _xla_flags(environment: str) -> str:
+    from wbc_jax.models.compiler import compiler_options
 
-
-def _widen(path: Path, columns: tuple[str, ...]) -> None:
-    """Gives the rows of an earlier version the columns that were added since, empty, in one move."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    if len(header) == len(columns):
-        return
-    wider = path.with_name(path.name + ".new")
-    with wider.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([*row, *[""] * (len(columns) - len(row))] for row in rows)
-    wider.replace(path)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    options = [f"{name}={value}" for name, value in compiler_options().items()]
+    return " ".join([*environment.split(), *options])
 
 
 def _versions(installed: dict[str, str | None], python: str) -> str:
