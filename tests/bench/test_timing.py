@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from wbc_jax.bench.energy import rapl_meter
+from wbc_jax.bench.energy import energy_meter, rapl_meter
 from wbc_jax.bench.timing import (
     Timing,
     interquartile_range,
@@ -84,6 +86,41 @@ def test_processor_packages_are_added_up(tmp_path: Path) -> None:
     assert meter is not None
     assert meter() == 2.5
     assert rapl_meter(tmp_path / "none") is None
+
+
+class Nvml:
+    """Stands in for the driver's library: two GPUs that have used 1 J and 2 J."""
+
+    uuids: ClassVar = {b"GPU-first": 0, b"GPU-second": 1}
+
+    def nvmlInit_v2(self) -> int:
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:
+        handle._obj.value = 1 + index
+        return 0 if index < 2 else 2
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:
+        return self.nvmlDeviceGetHandleByIndex_v2(self.uuids.get(uuid, 9), handle)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, millijoules: Any) -> int:
+        millijoules._obj.value = 1000 * handle.value
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "joules"),
+    [(None, 1.0), ("", 1.0), ("1", 2.0), ("1,0", 2.0), ("GPU-second", 2.0), ("GPU-other", None), ("7", None)],
+)
+def test_the_gpu_that_computes_is_metered(
+    visible: str | None, joules: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Nvml())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    meter = energy_meter("gpu")
+    assert (None if meter is None else meter()) == joules
 
 
 def test_quartiles_are_numpys() -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from wbc_jax.bench.limits import Limits, device_limits, measure_copy_bandwidth
+from wbc_jax.bench.limits import Limits, device_limits, known_bandwidth, measure_copy_bandwidth
 from wbc_jax.bench.schema import Machine
 from wbc_jax.bench.traffic import Traffic, count_traffic
 from wbc_jax.models import create_model, list_models
@@ -98,9 +98,27 @@ def test_known_accelerators_have_limits_and_unknown_ones_none() -> None:
     assert h200.traffic_percent(12_428, traffic) == pytest.approx(100, rel=1e-3)
     assert h200.mfu_percent(32_510, traffic) == pytest.approx(100, rel=1e-3)
     assert device_limits(_machine("NVIDIA H200", "gpu"), "float32").flops_per_s is None
-    unknown = device_limits(_machine("Some GPU", "gpu"), "bfloat16")
+    h100 = device_limits(_machine("NVIDIA H100 80GB HBM3", "gpu"), "bfloat16")
+    assert h100.bytes_per_s == known_bandwidth("H100") < known_bandwidth("H200") == h200.bytes_per_s
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "Some GPU",
+        "NVIDIA GH200 480GB",
+        "NVIDIA H100 PCIe",
+        "NVIDIA H100 NVL",
+        "NVIDIA H200 NVL",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+    ],
+)
+def test_a_device_that_only_sounds_alike_has_no_limits(device: str) -> None:
+    traffic = Traffic(forward_macs=0, flops=1, conv_bytes=1, norm_bytes=0, other_bytes=0)
+    unknown = device_limits(_machine(device, "gpu"), "bfloat16")
     assert unknown == Limits(None, None)
     assert unknown.traffic_percent(1.0, traffic) is None
+    assert unknown.mfu_percent(1.0, traffic) is None
 
 
 def test_bandwidth_of_this_machine_is_that_of_a_computer() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 Meter = Callable[[], float]
@@ -17,6 +18,16 @@ def energy_meter(backend: str) -> Meter | None:
     if backend == "gpu":
         return _nvidia_meter()
     return rapl_meter(_RAPL) if backend == "cpu" else None
+
+
+def first_gpu(environment: Mapping[str, str] | None = None) -> str:
+    """The GPU that this process's device 0 is, as the driver's tools take it: an index, or a UUID.
+
+    Args:
+        environment: None: this process's. `CUDA_VISIBLE_DEVICES` says which GPUs it sees, in which order.
+    """
+    seen = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES", "")
+    return seen.partition(",")[0].strip() or "0"
 
 
 def rapl_meter(root: Path) -> Meter | None:
@@ -37,13 +48,17 @@ def rapl_meter(root: Path) -> Meter | None:
 
 
 def _nvidia_meter() -> Meter | None:
-    """GPU 0's counter since the driver was loaded, through the driver's own library; Volta and later."""
+    """The GPU's counter since the driver was loaded, through the driver's own library; Volta and later."""
+    gpu, handle, millijoules = first_gpu(), ctypes.c_void_p(), ctypes.c_ulonglong()
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
-        handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
-        if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+        if nvml.nvmlInit_v2():
             return None
-        if nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules)):
+        if gpu.isdecimal():
+            failed = nvml.nvmlDeviceGetHandleByIndex_v2(int(gpu), ctypes.byref(handle))
+        else:
+            failed = nvml.nvmlDeviceGetHandleByUUID(gpu.encode(), ctypes.byref(handle))
+        if failed or nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules)):
             return None
     except (OSError, AttributeError):
         return None

@@ -14,7 +14,9 @@ from wbc_jax.bench.traffic import Traffic
 from wbc_jax.errors import UsageError
 
 _KNOWN = {"H200": (4.3e12, 790e12), "H100": (3.0e12, 798e12)}
-"""Achievable, not nominal: bytes/s, and FLOP/s in bfloat16."""
+"""Achievable, not nominal: bytes/s, and FLOP/s in bfloat16; of the SXM modules."""
+_NAMES = {"NVIDIA H200": "H200", "NVIDIA H100 80GB HBM3": "H100"}
+"""As the driver calls them. Others that bear these names, GH200, H100 PCIe, H200 NVL, parts of a GPU, are others."""
 _COPY_BYTES = 256 << 20
 _COPIES = 5
 
@@ -46,10 +48,11 @@ def device_limits(machine: Machine, precision: str) -> Limits:
     """Limits of the machine's device; for a CPU the bandwidth is measured, once a process, in half a second."""
     if machine.backend == "cpu":
         return Limits(measure_copy_bandwidth(machine.threads), None)
-    for name, (bytes_per_s, flops_per_s) in _KNOWN.items():
-        if name in machine.device:
-            return Limits(bytes_per_s, flops_per_s if precision == "bfloat16" else None)
-    return Limits(None, None)
+    name = _NAMES.get(machine.device)
+    if name is None:
+        return Limits(None, None)
+    bytes_per_s, flops_per_s = _KNOWN[name]
+    return Limits(bytes_per_s, flops_per_s if precision == "bfloat16" else None)
 
 
 def known_bandwidth(device: str) -> float:

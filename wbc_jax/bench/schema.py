@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from wbc_jax.bench.energy import first_gpu
 from wbc_jax.bench.result_file import append_values, check_columns
 from wbc_jax.errors import UsageError
 from wbc_jax.runtime.cpus import usable_cpus
@@ -173,7 +174,7 @@ def _version(name: str) -> str | None:
 
 def _gpu_detail() -> str:
     fields = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
-    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", f"--id={first_gpu()}"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
