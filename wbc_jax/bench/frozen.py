@@ -80,7 +80,7 @@ def run_frozen(options: FrozenOptions) -> int:
                 warmup_steps=options.warmup_steps,
                 timed_steps=options.steps(),
                 repeats=options.repeats,
-                compile_s=subject.compile_s,
+                compile_s=None if subject.costs.from_cache else subject.costs.compile_s,
                 loss_first=subject.first_loss,
                 loss_after=subject.last_loss,
                 **columns,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wbc_jax.bench.compiled import compile_step
 from wbc_jax.bench.subject import ATTRIBUTE_SHARE, Case
 from wbc_jax.models import create_model
 from wbc_jax.models.fold import fold_batch_norm
@@ -95,14 +95,12 @@ class FormSubject:
     """A compiled step with its state; `run(steps)` goes on from where it stopped.
 
     Attributes:
-        compile_s: seconds to trace, lower and compile.
+        costs: of compiling.
         first_loss: mean loss of the first step that was run; None before.
     """
 
     def __init__(self, step: Any, state: TrainState, batch: Any) -> None:
-        start = time.perf_counter()
-        self._step = step.lower(state, batch).compile()
-        self.compile_s = time.perf_counter() - start
+        self._step, self.costs = compile_step(lambda: step, (state, batch))
         self._state, self._batch = state, batch
         self._sums: Any = None
         self.first_loss: float | None = None

@@ -67,7 +67,9 @@ class Row:
     """Per repeat."""
     repeats: int | None
     compile_s: float | None = None
-    """Trace, lower and compile, without a cache."""
+    """Trace, lower and compile; None where the program came from the persistent cache, which a row of `startup` named
+    warm is about. On an accelerator steps that are measured together are compiled at the same time, and a cache may
+    hold kernels that were tried for another program."""
     peak_memory_gib: float | None = None
     """Arrays and scratch space of the compiled step, or for `memory` the process's largest resident size."""
     gflop_per_image: float | None = None

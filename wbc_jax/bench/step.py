@@ -132,7 +132,7 @@ def subject_columns(
     """Columns of what compiling cost and said of the program, and of the losses of a training step."""
     costs, images = subject.costs, case.batch_size * steps_per_call
     columns: dict[str, Any] = {
-        "compile_s": costs.compile_s,
+        "compile_s": None if costs.from_cache else costs.compile_s,
         "peak_memory_gib": costs.peak_memory_gib,
         "xla_gflop_per_image": None if costs.flops is None else costs.flops / images / 1e9,
         "xla_mb_per_image": None if costs.bytes_accessed is None else costs.bytes_accessed / images / 1e6,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wbc_jax.bench.compiled import compile_step
 from wbc_jax.catalog import ATTRIBUTES, Task, class_task
 from wbc_jax.config import OptimConfig
 from wbc_jax.data.batch import Batch
 from wbc_jax.models import create_model, model_fields
 from wbc_jax.models.daffnet import DAFFNETS
-from wbc_jax.models.lowerings import Form, forms
+from wbc_jax.models.lowerings import Form
 from wbc_jax.models.morphology import MORPHOLOGY_PREDICTORS
 from wbc_jax.train.augment import center
 from wbc_jax.train.optim import make_optimizer
@@ -30,8 +29,6 @@ LEARNING_RATE = 1e-4
 """Small, so that losses of two implementations stay comparable over the few steps of a measurement."""
 ATTRIBUTE_SHARE = 0.8
 """Weight of the attributes' loss where a network predicts them (DAFFNet, Eq. 1)."""
-_TRACING = threading.Lock()
-"""Forms of operations hold for the whole process, so one step is traced at a time; compiling may overlap."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +103,6 @@ class Case:
     def state(self) -> TrainState:
         """A copy of `initial` on the device, to be donated."""
         return replicate(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), self.initial), self.mesh)
-
-
-@dataclass(frozen=True)
-class CompiledCosts:
-    """Of one compiled step.
-
-    Attributes:
-        compile_s: tracing, lowering, compiling.
-        peak_memory_gib: arguments, results and scratch space, what is donated counted once; None: not reported.
-        flops, bytes_accessed: XLA's cost analysis of the whole program; None: not reported.
-    """
-
-    compile_s: float
-    peak_memory_gib: float | None
-    flops: float | None
-    bytes_accessed: float | None
 
 
 class TrainSubject:
@@ -245,44 +226,3 @@ def _repeated(step: Any, count: int) -> Any:
 def _forever(item: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     while True:
         yield item
-
-
-def compile_step(
-    jitted: Callable[[], Any], args: tuple[Any, ...], chosen: Mapping[str, Form] | None = None
-) -> tuple[Any, CompiledCosts]:
-    """A step's program, and what it cost.
-
-    Args:
-        jitted: makes the jitted step, with the options that its forms need.
-        args: what it is called with.
-        chosen: kind of operation -> form, where it is not the backend's own choice.
-    """
-    overrides: dict[str, Form] = dict(chosen or {})
-    with _TRACING, forms(**overrides):
-        start = time.perf_counter()
-        lowered = jitted().lower(*args)
-        seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    compiled = lowered.compile()
-    seconds += time.perf_counter() - start
-    found = compiled.cost_analysis() or {}
-    costs = CompiledCosts(
-        compile_s=seconds,
-        peak_memory_gib=_peak_gib(compiled),
-        flops=found.get("flops"),
-        bytes_accessed=found.get("bytes accessed"),
-    )
-    return compiled, costs
-
-
-def _peak_gib(compiled: Any) -> float | None:
-    found = compiled.memory_analysis()
-    if found is None:
-        return None
-    used = (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        + found.temp_size_in_bytes
-        - found.alias_size_in_bytes
-    )
-    return used / 2**30
