@@ -18,11 +18,19 @@ from tiny_run import save_pictures
 
 from wbc_jax.bench.end_to_end import EndToEndOptions, run_end_to_end
 from wbc_jax.bench.input import InputOptions, run_input
+from wbc_jax.bench.mismatch import MismatchError
 from wbc_jax.bench.startup import StartupOptions, run_startup
 from wbc_jax.bench.step import StepOptions, make_cases, run_step
 from wbc_jax.bench.subject import Case
 from wbc_jax.bench.torch_loader import JpegImages, JpegWork
-from wbc_jax.bench.variants import Variant, VariantOptions, check_same_training, run_variants, variants_of
+from wbc_jax.bench.variants import (
+    Variant,
+    VariantOptions,
+    check_same_prediction,
+    check_same_training,
+    run_variants,
+    variants_of,
+)
 from wbc_jax.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,8 +177,21 @@ def test_a_form_that_trains_otherwise_is_refused() -> None:
         return SimpleNamespace(run=lambda steps: None, last_loss=loss)
 
     check_same_training(variants, {"default": subject(0.9), "steps_per_call=2": subject(0.9)})
-    with pytest.raises(RuntimeError, match="steps_per_call=2: loss"):
+    with pytest.raises(MismatchError, match="steps_per_call=2: loss"):
         check_same_training(variants, {"default": subject(0.9), "steps_per_call=2": subject(0.8)})
+
+
+def test_a_form_that_predicts_otherwise_is_refused() -> None:
+    case = Case("resnet_tiny", "infer", 4, 32, 5, np.dtype(np.float32))
+    variants = [Variant("default", case), Variant("stem=padded", case)]
+
+    def subject(first: float) -> Any:
+        return SimpleNamespace(probabilities=lambda: np.asarray([[first, 1 - first]], np.float32))
+
+    check_same_prediction(variants, {"default": subject(0.3), "stem=padded": subject(0.3005)})
+    for wrong in (0.31, float("nan")):
+        with pytest.raises(MismatchError, match=r"(?s)stem=padded: probabilities.*benchmark variants"):
+            check_same_prediction(variants, {"default": subject(0.3), "stem=padded": subject(wrong)})
 
 
 LACKING = ("grain", "array_record", "tensorflow_datasets", "orbax", "tyro")

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from wbc_jax.bench.compare import CompareOptions, check_same_end, check_same_start, make_peers, run_compare
+from wbc_jax.bench import torch_subject
+from wbc_jax.bench.compare import (
+    CompareOptions,
+    check_same_end,
+    check_same_learning,
+    check_same_start,
+    make_peers,
+    run_compare,
+)
+from wbc_jax.bench.mismatch import MismatchError
 from wbc_jax.bench.subject import Case, TrainSubject
 from wbc_jax.bench.torch_subject import TorchSubject
 from wbc_jax.bench.twins import build_twin
@@ -179,7 +188,7 @@ def test_networks_that_differ_are_not_timed(theirs: float) -> None:
     case: Any = SimpleNamespace(mode="train", dtype=np.float32, model_name="resnet18")
     ours = SimpleNamespace(run=lambda steps: None, first_loss=1.6)
     peer = SimpleNamespace(run=lambda steps: None, first_loss=theirs)
-    with pytest.raises(RuntimeError, match="first losses"):
+    with pytest.raises(MismatchError, match="first losses"):
         check_same_start(case, ours, {"twin": peer})
     peer.first_loss = 1.6001
     check_same_start(case, ours, {"twin": peer})
@@ -189,17 +198,46 @@ def test_contenders_that_learn_differently_are_refused() -> None:
     case: Any = SimpleNamespace(mode="train", dtype=np.float32, model_name="resnet18")
     ours = SimpleNamespace(first_loss=1.6, last_loss=0.4)
     check_same_end(case, ours, {"twin": SimpleNamespace(last_loss=0.41)})
-    with pytest.raises(RuntimeError, match="our loss is"):
+    with pytest.raises(MismatchError, match="our loss is"):
         check_same_end(case, ours, {"twin": SimpleNamespace(last_loss=0.9)})
 
 
+@pytest.mark.parametrize(("dtype", "near", "far"), [(np.float32, 1.296, 1.32), (jnp.bfloat16, 1.2, 1.5)])
+def test_an_early_loss_must_agree(dtype: Any, near: float, far: float) -> None:
+    """Far is within what the end of a measurement allows."""
+    case: Any = SimpleNamespace(mode="train", dtype=dtype, model_name="resnet18")
+    runs: list[int] = []
+    ours = SimpleNamespace(run=runs.append, first_loss=1.6, last_loss=1.3)
+    peer = SimpleNamespace(run=runs.append, last_loss=near)
+    check_same_learning(case, ours, {"twin": peer})
+    assert runs == [7, 7]
+    peer.last_loss = far
+    check_same_end(case, ours, {"twin": peer})
+    with pytest.raises(MismatchError, match="after 8 steps our loss is"):
+        check_same_learning(case, ours, {"twin": peer})
+
+
+def test_a_twin_that_does_not_learn_is_reported_without_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its optimiser's learning rate is 0."""
+    monkeypatch.setattr(torch_subject, "LEARNING_RATE", 0.0)
+    line = (
+        "--models resnet_tiny --batch-size 4 --image-size-px 32 --repeats 1 --timed-steps 1 --warmup-steps 0"
+    )
+    assert main(["benchmark", "compare", *line.split()]) == 2
+    error = capsys.readouterr().err
+    assert "resnet_tiny: after 8 steps our loss is" in error
+    assert "remedy: trust no time of these" in error
+    assert "Traceback" not in error
+
+
 def test_attribute_network_learns_as_its_twin_does() -> None:
-    """First loss, with the attributes' share in it, and the loss after four steps."""
+    """First loss, with the attributes' share in it, and the loss after eight steps."""
     case = Case("map_tiny", "train", 4, 32, 5, jnp.float32)
     ours, peers = TrainSubject(case), make_peers(case)
     check_same_start(case, ours, peers)
-    for contender in (ours, *peers.values()):
-        contender.run(3)
+    check_same_learning(case, ours, peers)
     check_same_end(case, ours, peers)
     (peer,) = peers.values()
     assert ours.first_loss == pytest.approx(peer.first_loss, abs=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from wbc_jax.bench.mismatch import MismatchError
 from wbc_jax.bench.options import TimingOptions, on_cpu
 from wbc_jax.bench.schema import Row, append_rows, describe_machine
 from wbc_jax.bench.table import print_rows
@@ -93,8 +94,11 @@ def run_frozen(options: FrozenOptions) -> int:
 
 
 def _require_same_loss(losses: dict[str, float]) -> None:
-    """RuntimeError where the forms that compute the same did not: their times would not be comparable."""
+    """MismatchError where the forms that compute the same did not: their times would not be comparable."""
     lowest, highest = min(losses.values()), max(losses.values())
     if not highest - lowest <= _SAME_LOSS * highest:
-        told = ", ".join(f"{name} {loss:.5g}" for name, loss in losses.items())
-        raise RuntimeError(f"the last losses differ by more than {_SAME_LOSS:.0%}: {told}")
+        raise MismatchError(
+            f"the last losses differ: {', '.join(f'{name} {loss:.5g}' for name, loss in losses.items())}",
+            expected=f"a difference of at most {_SAME_LOSS:.0%}",
+            benchmark="frozen",
+        )

@@ -11,6 +11,7 @@ import numpy as np
 
 from wbc_jax.bench.energy import energy_meter
 from wbc_jax.bench.form_names import parse_forms
+from wbc_jax.bench.mismatch import MismatchError
 from wbc_jax.bench.options import ModelOptions
 from wbc_jax.bench.schema import Machine, Row, append_rows, describe_machine
 from wbc_jax.bench.step import case_columns, compile_all, make_cases, subject_columns, traffic_columns
@@ -129,7 +130,7 @@ def check_same_training(variants: list[Variant], subjects: dict[str, Any]) -> No
     """Runs one program of each form; those on the same batch must then have the loss that as many steps give.
 
     Raises:
-        RuntimeError: a form computes something else.
+        MismatchError: a form computes something else.
     """
     base, done = subjects[BASE], 0
     for variant in sorted(variants[1:], key=lambda v: v.steps_per_call):
@@ -140,10 +141,13 @@ def check_same_training(variants: list[Variant], subjects: dict[str, Any]) -> No
         base.run(variant.steps_per_call - done)
         done = variant.steps_per_call
         difference = abs(subject.last_loss - base.last_loss)
-        if not difference <= _TOLERANCE[np.dtype(variant.case.dtype).itemsize] * max(base.last_loss, 0.1):
-            raise RuntimeError(
+        tolerance = _TOLERANCE[np.dtype(variant.case.dtype).itemsize] * max(base.last_loss, 0.1)
+        if not difference <= tolerance:
+            raise MismatchError(
                 f"{variant.case.model_name}, {variant.label}: loss {subject.last_loss:.5g} after {done} steps, "
-                f"{base.last_loss:.5g} in the default form"
+                f"{base.last_loss:.5g} in the default form",
+                expected=f"a difference of at most {tolerance:.3g}",
+                benchmark="variants",
             )
 
 
@@ -151,17 +155,20 @@ def check_same_prediction(variants: list[Variant], subjects: dict[str, Any]) -> 
     """The forms on the same batch must predict the same probabilities.
 
     Raises:
-        RuntimeError: a form computes something else.
+        MismatchError: a form computes something else.
     """
     for variant in variants[1:]:
         if variant.case.batch_size != variants[0].case.batch_size:
             continue
         probabilities = (subjects[label].probabilities() for label in (variant.label, BASE))
         difference = float(np.max(np.abs(np.subtract(*probabilities))))
-        if not difference <= _PROBABILITY_TOLERANCE[np.dtype(variant.case.dtype).itemsize]:
-            raise RuntimeError(
+        tolerance = _PROBABILITY_TOLERANCE[np.dtype(variant.case.dtype).itemsize]
+        if not difference <= tolerance:
+            raise MismatchError(
                 f"{variant.case.model_name}, {variant.label}: probabilities differ by {difference:.3g} from those of "
-                "the default form"
+                "the default form",
+                expected=f"at most {tolerance:g}",
+                benchmark="variants",
             )
 
 
