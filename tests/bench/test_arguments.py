@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -58,13 +60,38 @@ def test_values_have_their_types() -> None:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_option_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_is_explained(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each flag of `--help` is followed by a sentence before its default."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    options = BENCHMARKS[name][0]
     with pytest.raises(SystemExit) as stop:
-        parse_options(BENCHMARKS[name][0], ["--help"])
+        parse_options(options, ["--help"])
     assert stop.value.code == 0
-    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert any("accelerators." in line or "CSV file that rows are added to" in line for line in shown)
-    assert not any(line.endswith("(default: None)") and line.startswith("(") for line in shown)
+    shown = capsys.readouterr().out.partition("options:")[2]
+    fields = dataclasses.fields(options)
+    for field in fields:
+        flag = f"--{field.name.replace('_', '-')} "
+        explained = shown.partition(flag)[2].partition("\n  --")[0].partition("(default:")[0]
+        assert len(explained.split()) > 3, flag
+        assert explained.rstrip()[-1] in ".;", flag
+
+
+def test_an_option_without_explanation_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the test above relies on: a field without a docstring has an empty help."""
+
+    @dataclass(frozen=True)
+    class Bare:
+        number: int = 3
+        name: str = "x"
+        """Explained."""
+
+    with pytest.raises(SystemExit):
+        parse_options(Bare, ["--help"])
+    shown = capsys.readouterr().out
+    assert "--number NUMBER  (default: 3)" in shown
+    assert "Explained. (default: x)" in shown
 
 
 @pytest.mark.parametrize("line", [["--repeats", "x"], ["--mode", "training"], ["--model", "scam"]])
