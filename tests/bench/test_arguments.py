@@ -90,7 +90,7 @@ def test_an_option_without_explanation_is_found(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         parse_options(Bare, ["--help"])
     shown = capsys.readouterr().out
-    assert "--number NUMBER  (default: 3)" in shown
+    assert "--number NUMBER\n" in shown
     assert "Explained. (default: x)" in shown
 
 

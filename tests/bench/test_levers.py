@@ -18,7 +18,7 @@ from wbc_jax.bench.levers import LeverOptions, chosen_levers, run_levers
 from wbc_jax.bench.result_file import append_values
 from wbc_jax.errors import UsageError
 from wbc_jax.models.layers import max_pool
-from wbc_jax.models.lowerings import FORMS, KINDS, WINNERS, Form, forms
+from wbc_jax.models.lowerings import FORMS, WINNERS, forms
 
 QUICK: dict[str, Any] = {
     "batch_size": 2,
@@ -85,20 +85,20 @@ def test_levers_of_evaluation_are_measured_in_inference(tmp_path: Path, programs
 
 
 def test_every_winner_on_a_cpu_has_operations_that_it_changes() -> None:
-    native: dict[str, Form] = dict.fromkeys(KINDS, "native")
     # The form of dense convolutions is an option of the compiler.
     for kind in {kind for backend, kind in WINNERS if backend == "cpu"} - {"growth", "dense"}:
         for operation in OPERATIONS[kind]:
             shapes = ((2, *operation.map_shape), *operation.weight_shapes)
             args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
-            def both(*args: jax.Array, apply: Callable[..., jax.Array] = operation.apply) -> Any:
-                y, pull = jax.vjp(apply, *args)
-                return y, pull(y)
-
             texts = []
             for form in ("native", WINNERS["cpu", kind]):
-                with forms(**{**native, kind: form}):
+
+                def both(*args: jax.Array, apply: Callable[..., jax.Array] = operation.apply) -> Any:
+                    y, pull = jax.vjp(apply, *args)
+                    return y, pull(y)
+
+                with forms(**{kind: form}):  # jax keeps the trace of a function: each form has its own
                     texts.append(str(jax.make_jaxpr(both)(*args)))
             assert texts[0] != texts[1], (kind, operation.name)
 

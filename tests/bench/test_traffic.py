@@ -11,7 +11,9 @@ from wbc_jax.bench.limits import Limits, device_limits, known_bandwidth, measure
 from wbc_jax.bench.schema import Machine
 from wbc_jax.bench.traffic import Traffic, count_traffic
 from wbc_jax.models import create_model, list_models
+from wbc_jax.models.attention import SqueezeExcite, scale_channels
 from wbc_jax.models.layers import BatchNorm, Conv, avg_pool, max_pool
+from wbc_jax.models.psa import PyramidSqueezeAttention
 
 MB = 1e6
 
@@ -44,6 +46,26 @@ def test_counts_of_the_trunks_at_224_px_in_bfloat16(
     assert infer.total_bytes / MB == pytest.approx(infer_mb, rel=0.06)
 
 
+@pytest.mark.parametrize(
+    ("name", "gmacs", "train_gflop", "total_mb"),
+    [
+        ("resnet50", 4.09, 24.3, 346),
+        ("densenet121", 2.83, 16.8, 413),
+        ("resnext50_32x4d", 4.23, 25.1, 438),
+        ("se_resnext50_32x4d", 4.23, 25.1, 493),
+        ("epsanet50", 3.60, 21.4, 399),
+    ],
+)
+def test_totals_of_a_training_step_follow_the_table(
+    name: str, gmacs: float, train_gflop: float, total_mb: float
+) -> None:
+    """Gates of SE and of the pyramid included; within 1 %, of which the table's rounding is a third."""
+    train = count_traffic(create_model(name, num_classes=1000), 224, "train", 2)
+    assert train.forward_macs / 1e9 == pytest.approx(gmacs, rel=0.003)
+    assert train.flops / 1e9 == pytest.approx(train_gflop, rel=0.005)
+    assert train.total_bytes / MB == pytest.approx(total_mb, rel=0.01)
+
+
 class Small(nn.Module):
     """Every counted operation once, on maps whose sizes are easily summed."""
 
@@ -66,6 +88,40 @@ def test_every_rule_by_hand() -> None:
     assert train.other_bytes == 4 * (3 * 256 + (3 * 256 + 2 * 64) + 9 * 64 + 2 * (64 + 16))
     infer = count_traffic(Small(), 8, "infer", 4)
     assert infer.total_bytes == 4 * ((192 + 256) + 256 + (256 + 64) + 2 * 64 + (64 + 16))
+
+
+class Gated(nn.Module):
+    """A gate on a map of 256 elements; its product goes into a sum, or does not."""
+
+    into_sum: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool):
+        x = Conv(4, 3, padding=1)(images)  # (B, 8, 8, 4)
+        y = scale_channels(x, SqueezeExcite()(x))
+        return (nn.relu(y + x) if self.into_sum else y), {}
+
+
+@pytest.mark.parametrize(
+    ("network", "passes", "passes_of_inference"),
+    [(Gated(False), 7, 3), (Gated(True), 5 + 3, 3 + 1)],
+)
+def test_passes_of_a_gate_by_hand(network: nn.Module, passes: int, passes_of_inference: int) -> None:
+    assert count_traffic(network, 8, "train", 4).other_bytes == 4 * passes * 256
+    assert count_traffic(network, 8, "infer", 4).other_bytes == 4 * passes_of_inference * 256
+
+
+def test_a_pyramid_is_a_gate_with_a_norm_behind_it() -> None:
+    class Pyramid(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array, *, train: bool):
+            x = Conv(16, 3, padding=1)(images)  # (B, 8, 8, 16): 1024 elements
+            y = PyramidSqueezeAttention(groups=(1, 1, 2, 4))(x)
+            return BatchNorm()(y, use_running_average=not train), {}
+
+    train, infer = (count_traffic(Pyramid(), 8, mode, 4) for mode in ("train", "infer"))
+    assert (train.other_bytes, train.norm_bytes) == (4 * 7 * 1024, 4 * 8 * 1024)
+    assert (infer.other_bytes, infer.norm_bytes) == (4 * 3 * 1024, 0)
 
 
 def test_bytes_follow_the_element_and_every_small_network_counts() -> None:
