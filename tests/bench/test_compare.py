@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from wbc_jax.bench import torch_subject
+from wbc_jax.bench import compare, torch_subject
 from wbc_jax.bench.compare import (
     CompareOptions,
     check_same_end,
@@ -181,6 +182,36 @@ def test_inference_twin_normalises_and_predicts(capsys: pytest.CaptureFixture[st
     )
     assert run_compare(options) == 0
     assert "ratio" in capsys.readouterr().out
+
+
+def test_each_peer_gets_a_row_the_faster_one_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two eager twins stands for a compiled one; it takes at least 50 ms a step."""
+
+    class Slow(TorchSubject):
+        def run(self, steps: int) -> None:
+            super().run(steps)
+            time.sleep(0.05 * steps)
+
+    def both(case: Case, torch_compile: str) -> dict[str, Any]:
+        (eager,) = make_peers(case).values()
+        variables = {"params": case.initial.params, "batch_stats": case.initial.batch_stats}
+        twin = build_twin(case.model, case.model_name, variables)
+        return {"eager": eager, torch_compile: Slow(twin, case, device="cpu", compile_mode=None)}
+
+    monkeypatch.setattr(compare, "make_peers", both)
+    out = tmp_path / "compare.csv"
+    options = CompareOptions(
+        models=("resnet_tiny",), mode="infer", torch_compile="max-autotune", out=out,
+        batch_size=2, image_size_px=32, warmup_steps=0, timed_steps=1, repeats=1,
+    )  # fmt: skip
+    assert run_compare(options) == 0
+    with out.open(newline="") as file:
+        slow, fast = csv.DictReader(file)
+    assert (slow["peer"], fast["peer"]) == ("max-autotune", "eager")
+    assert slow["images_per_s"] == fast["images_per_s"]
+    assert float(slow["ratio"]) > float(fast["ratio"])
 
 
 @pytest.mark.parametrize("theirs", [1.61, float("nan")])

@@ -43,8 +43,8 @@ class CompareOptions(ModelOptions):
     """Our step against its PyTorch twin."""
 
     torch_compile: Literal["auto", "off", "default", "max-autotune"] = "auto"
-    """Mode of torch.compile, timed beside eager PyTorch; the faster one is the peer. auto: max-autotune on CUDA,
-    off on a CPU."""
+    """Mode of torch.compile, timed beside eager PyTorch; each is a row's peer, the faster one the last row's, which is
+    drawn. auto: max-autotune on CUDA, off on a CPU."""
 
 
 def run_compare(options: CompareOptions) -> int:
@@ -56,12 +56,12 @@ def run_compare(options: CompareOptions) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     cases = make_cases(options)
     machine = describe_machine()
-    rows = []
+    rows: list[Row] = []
     for case, ours in zip(cases, make_subjects(cases), strict=True):
-        row = _compare(case, ours, options, machine)
-        rows.append(row)
+        measured = _compare(case, ours, options, machine)
+        rows += measured
         if options.out is not None:  # at once: an interruption costs the network under way, not all
-            append_rows(options.out, machine, [row])
+            append_rows(options.out, machine, measured)
     print_rows(machine, rows)
     picture = None if options.out is None else draw_comparison(options.out)
     if picture is not None:
@@ -69,7 +69,7 @@ def run_compare(options: CompareOptions) -> int:
     return EXIT_OK
 
 
-def _compare(case: Any, ours: Any, options: CompareOptions, machine: Machine) -> Row:
+def _compare(case: Any, ours: Any, options: CompareOptions, machine: Machine) -> list[Row]:
     peers = make_peers(case, options.torch_compile)
     check_same_start(case, ours, peers)
     check_same_learning(case, ours, peers)
@@ -83,15 +83,18 @@ def _compare(case: Any, ours: Any, options: CompareOptions, machine: Machine) ->
     )
     check_same_end(case, ours, peers)
     own = timings["ours"]
-    return Row(
-        benchmark="compare",
-        data_mode="synthetic-fixed",
-        **case_columns(case),
-        **timing_columns(own, case.batch_size, options),
-        **subject_columns(ours, case),
-        **traffic_columns(case, own, machine),
-        **_peer_columns(case, timings, peers),
-    )
+    return [
+        Row(
+            benchmark="compare",
+            data_mode="synthetic-fixed",
+            **case_columns(case),
+            **timing_columns(own, case.batch_size, options),
+            **subject_columns(ours, case),
+            **traffic_columns(case, own, machine),
+            **_peer_columns(case, own, timings[label], label, peers[label]),
+        )
+        for label in sorted(peers, key=lambda label: -timings[label].median)
+    ]
 
 
 def make_peers(case: Any, torch_compile: str = "off") -> dict[str, Any]:
@@ -171,15 +174,13 @@ def _require_alike(case: Any, ours: Any, peers: Mapping[str, Any], when: str, to
             )
 
 
-def _peer_columns(case: Any, timings: Mapping[str, Timing], peers: Mapping[str, Any]) -> dict[str, Any]:
-    label = min(peers, key=lambda name: timings[name].median)
-    own, peer = timings["ours"], timings[label]
+def _peer_columns(case: Any, own: Timing, timing: Timing, label: str, peer: Any) -> dict[str, Any]:
     return {
         "peer": label,
-        "peer_images_per_s": case.batch_size / peer.median,
-        "peer_iqr_ms": 1e3 * peer.iqr,
-        "peer_loss_after": peers[label].last_loss,
-        "peer_joules_per_image": None if peer.joules is None else peer.joules / case.batch_size,
-        "ratio": peer.median / own.median,
-        "ratio_iqr": interquartile_range(paired_ratios(own, peer)),
+        "peer_images_per_s": case.batch_size / timing.median,
+        "peer_iqr_ms": 1e3 * timing.iqr,
+        "peer_loss_after": peer.last_loss,
+        "peer_joules_per_image": None if timing.joules is None else timing.joules / case.batch_size,
+        "ratio": timing.median / own.median,
+        "ratio_iqr": interquartile_range(paired_ratios(own, timing)),
     }
