@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -195,42 +194,6 @@ def test_a_form_that_predicts_otherwise_is_refused() -> None:
 
 
 LACKING = ("grain", "array_record", "tensorflow_datasets", "orbax", "tyro")
-
-
-def test_gpu_script_runs_on_a_bare_image_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """Two of its parts, in small, where half of our dependencies cannot be imported."""
-    guard = tmp_path / "guard"
-    guard.mkdir()
-    blocked = (
-        f"import sys\nLACKING = {LACKING!r}\n"
-        "class Guard:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in LACKING: raise ModuleNotFoundError(f'{name} is not on a bare image')\n"
-        "sys.meta_path.insert(0, Guard())\n"
-    )
-    (guard / "sitecustomize.py").write_text(blocked)
-    out = tmp_path / "results"
-
-    def call(*parts: str, seconds: int = 3000) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "WBC_BENCH_PRESET": "tiny", "PYTHON": sys.executable}
-        environment |= {"PYTHONPATH": str(guard), "WBC_BENCH_SECONDS": str(seconds), "JAX_PLATFORMS": "cpu"}
-        command = ["bash", ROOT / "benchmarks" / "gpu.sh", out, *parts]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-    late = call("input", "compare-infer", seconds=1)
-    assert late.returncode == 0, late.stderr
-    assert "2 parts are left" in late.stdout
-    done = call("input", "compare-infer")
-    assert done.returncode == 0, done.stdout
-    assert "grain is not installed" in done.stdout
-    assert [row["mode"] for row in read(out / "input.csv")] == ["resident", "augment", "resident+augment"]
-    compared = read(out / "compare-infer.csv")
-    assert [row["model"] for row in compared] == ["resnet_tiny"]
-    assert all(row["peer"].startswith("torch") and float(row["ratio"]) > 0 for row in compared)
-    assert (out / "compare-infer.png").read_bytes()[1:4] == b"PNG"
-    again = call("input", "compare-infer")
-    assert again.stdout.split("\n")[:2] == ["input: done before", "compare-infer: done before"]
-    assert len(read(out / "input.csv")) == 3
 
 
 def test_scripts_run_without_what_an_accelerator_image_lacks() -> None:

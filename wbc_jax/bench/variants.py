@@ -99,7 +99,10 @@ def variants_of(case: Case, options: VariantOptions) -> list[Variant]:
     steps_per_call = options.steps_per_call or (() if case.mode == "infer" else (4,))
     return [
         Variant(BASE, case),
-        *(Variant(text, case, forms=parse_forms(text, where="--forms")) for text in options.forms),
+        *(
+            Variant(text, case, forms=parse_forms(text, where="--forms"))
+            for text in dict.fromkeys(options.forms)
+        ),
         *(Variant(f"steps_per_call={k}", case, k) for k in steps_per_call if k > 1),
         *(
             Variant(f"batch_size={size}", dataclasses.replace(case, batch_size=size))
