@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import pytest
 
 from wbc_jax.bench import lever_operations
-from wbc_jax.bench.lever_operations import OPERATIONS, Operation, gradient_chain
+from wbc_jax.bench.lever_operations import OPERATIONS, Operation, OperationSubject
 from wbc_jax.bench.levers import LeverOptions, chosen_levers, run_levers
 from wbc_jax.bench.result_file import append_values
 from wbc_jax.errors import UsageError
-from wbc_jax.models.layers import max_pool
+from wbc_jax.models.layers import convolve, max_pool
 from wbc_jax.models.lowerings import FORMS, WINNERS, forms
 
 QUICK: dict[str, Any] = {
@@ -108,10 +108,22 @@ def test_operations_have_the_precision_that_was_asked_for(dtype: Any, programs: 
     name = "bf16" if dtype == jnp.bfloat16 else "f32"
     norm = replace(OPERATIONS["channel_sums"][0], map_shape=(8, 8, 64))
     for operation in (Operation("pool", (8, 8, 4), (), max_pool), norm):
-        gradient_chain(operation, 2, dtype)(1)
+        OperationSubject(operation, 2, dtype).run(1)
         side, channels = operation.map_shape[1:]
         assert f"tensor<2x{side}x{side}x{channels}x{name}>" in programs[-1].partition("->")[0]
     assert "tensor<64xf32>" in programs[-1].partition("->")[0]
+
+
+def test_a_form_that_changes_nothing_is_said_and_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dense convolution that covers less than its map has no other form for large kernels."""
+    small = Operation("3x3", (8, 8, 16), ((3, 3, 16, 16),), lambda x, kernel: convolve(x, kernel, padding=1))
+    monkeypatch.setattr(lever_operations, "OPERATIONS", {"large_kernel": (small,)})
+    out = tmp_path / "levers.csv"
+    assert run_levers(LeverOptions(levers=("large_kernel=padded",), out=out, **QUICK)) == 0
+    assert "large_kernel=padded changes nothing on cpu: not measured" in capsys.readouterr().out
+    assert not out.exists()
 
 
 def test_unknown_levers_are_refused() -> None:

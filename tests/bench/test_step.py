@@ -56,18 +56,24 @@ def test_a_program_from_the_cache_is_told_from_a_compiled_one(tmp_path: Path) ->
         "from wbc_jax.bench.compiled import compile_step\n"
         "def costs(power):\n"
         "    return compile_step(lambda: jax.jit(lambda x: x**power), (jnp.ones(3),))[1]\n"
-        "print(*(costs(power).from_cache for power in (3, 3, 5)))\n"
+        "found = [costs(power) for power in (3, 3, 5)]\n"
+        "print(*(one.from_cache for one in found), *(one.program == found[0].program for one in found))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["False", "True", "False"]
+    assert done.stdout.split() == ["False", "True", "False", "True", "True", "False"]
 
 
 @pytest.mark.parametrize(("from_cache", "compile_s"), [(False, 40.0), (True, None)])
 def test_reading_a_program_back_is_not_called_compiling(from_cache: bool, compile_s: float | None) -> None:
     costs = CompiledCosts(
-        compile_s=40.0, from_cache=from_cache, peak_memory_gib=1.0, flops=None, bytes_accessed=None
+        compile_s=40.0,
+        from_cache=from_cache,
+        program="",
+        peak_memory_gib=1.0,
+        flops=None,
+        bytes_accessed=None,
     )
     subject: Any = SimpleNamespace(costs=costs)
     case: Any = SimpleNamespace(batch_size=8)

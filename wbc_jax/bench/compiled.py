@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import jax
 
+from wbc_jax.models.compiler import compiler_options
 from wbc_jax.models.lowerings import Form, forms
 
 _TRACING = threading.Lock()
@@ -34,12 +36,14 @@ class CompiledCosts:
     Attributes:
         compile_s: tracing, lowering, compiling.
         from_cache: the program was read from the persistent cache, and not compiled.
+        program: digest of what the compiler was given; equal where forms change nothing.
         peak_memory_gib: arguments, results and scratch space, what is donated counted once; None: not reported.
         flops, bytes_accessed: XLA's cost analysis of the whole program; None: not reported.
     """
 
     compile_s: float
     from_cache: bool
+    program: str
     peak_memory_gib: float | None
     flops: float | None
     bytes_accessed: float | None
@@ -60,6 +64,7 @@ def compile_step(
         start = time.perf_counter()
         lowered = jitted().lower(*args)
         seconds = time.perf_counter() - start
+        given = f"{lowered.as_text()}{compiler_options()}"
     before, start = getattr(_programs, "read_back", 0), time.perf_counter()
     compiled = lowered.compile()
     seconds += time.perf_counter() - start
@@ -67,6 +72,7 @@ def compile_step(
     costs = CompiledCosts(
         compile_s=seconds,
         from_cache=getattr(_programs, "read_back", 0) > before,
+        program=hashlib.sha256(given.encode()).hexdigest(),
         peak_memory_gib=_peak_gib(compiled),
         flops=found.get("flops"),
         bytes_accessed=found.get("bytes accessed"),

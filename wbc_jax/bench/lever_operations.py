@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wbc_jax.bench.compiled import compile_step
 from wbc_jax.models.batch_norm import batch_moments, normalise
 from wbc_jax.models.compiler import jit
 from wbc_jax.models.layers import convolve, projected_average
+from wbc_jax.models.lowerings import Form
 from wbc_jax.models.pooling import max_pool
 
 
@@ -117,31 +119,40 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
 """By kind, as in `lowerings.FORMS`; `stem`, `growth` and `moments` are measured within networks alone."""
 
 
-def gradient_chain(operation: Operation, batch_size: int, dtype: Any) -> Callable[[int], object]:
-    """Compile value and all gradients of an operation now; `run(steps)` carries them out one after the other.
+class OperationSubject:
+    """Value and all gradients of an operation, compiled.
 
-    Args:
-        operation: what is run.
-        batch_size: images.
-        dtype: of maps and kernels; a weight per channel is float32, as in the networks.
+    Attributes:
+        costs: of compiling.
     """
-    rng = np.random.default_rng(0)
-    shapes = ((batch_size, *operation.map_shape), *operation.weight_shapes)
-    args = tuple(
-        jnp.asarray(rng.standard_normal(shape, np.float32), jnp.float32 if len(shape) == 1 else dtype)
-        for shape in shapes
-    )
-    y = jax.eval_shape(operation.apply, *args)
-    cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32), y.dtype)
 
-    def both(cotangent: jax.Array, *args: jax.Array) -> tuple[jax.Array, Any]:
-        value, pull = jax.vjp(operation.apply, *args)
-        return value, pull(cotangent)
+    def __init__(
+        self, operation: Operation, batch_size: int, dtype: Any, chosen: Mapping[str, Form] | None = None
+    ) -> None:
+        """
+        Args:
+            operation: what is run.
+            batch_size: images.
+            dtype: of maps and kernels; a weight per channel is float32, as in the networks.
+            chosen: kind of operation -> form, where it is not the backend's own choice.
+        """
+        rng = np.random.default_rng(0)
+        shapes = ((batch_size, *operation.map_shape), *operation.weight_shapes)
+        args = tuple(
+            jnp.asarray(rng.standard_normal(shape, np.float32), jnp.float32 if len(shape) == 1 else dtype)
+            for shape in shapes
+        )
+        y = jax.eval_shape(operation.apply, *args)
+        cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32), y.dtype)
 
-    compiled = jit(both).lower(cotangent, *args).compile()
+        def both(cotangent: jax.Array, *args: jax.Array) -> tuple[jax.Array, Any]:
+            value, pull = jax.vjp(operation.apply, *args)
+            return value, pull(cotangent)
 
-    def run(steps: int) -> None:
+        self._args = (cotangent, *args)
+        self._program, self.costs = compile_step(lambda: jit(both), self._args, chosen)
+
+    def run(self, steps: int) -> None:
+        """Carries it out that many times, one after the other."""
         for _ in range(steps):
-            jax.block_until_ready(compiled(cotangent, *args))
-
-    return run
+            jax.block_until_ready(self._program(*self._args))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,8 +83,14 @@ def run_levers(options: LeverOptions) -> int:
     machine = describe_machine()
     for kind, form in levers:
         for subject, contenders in _subjects(kind, form, options):
+            if contenders["without"].costs.program == contenders["with"].costs.program:
+                print(
+                    f"{subject:34} {kind}={form} changes nothing on {machine.backend}: not measured",
+                    flush=True,
+                )
+                continue
             timings = time_interleaved(
-                contenders,
+                {name: contender.run for name, contender in contenders.items()},
                 warmup_steps=options.warmup_steps,
                 timed_steps=options.steps(),
                 repeats=options.repeats,
@@ -156,34 +162,30 @@ def _networks(kind: str, options: LeverOptions) -> tuple[str, ...]:
     return () if kind in _EVALUATION_ONLY and options.mode == "train" else options.models
 
 
-Contenders = dict[str, Callable[[int], object]]
+Contenders = dict[str, Any]
+"""`without` and `with` the form: each has `run(steps)`, and `costs` of compiling."""
 
 
 def _subjects(kind: str, form: Form, options: LeverOptions) -> Iterator[tuple[str, Contenders]]:
     """Operations of that kind, then networks: (name, the two contenders)."""
-    from wbc_jax.bench.lever_operations import OPERATIONS, gradient_chain
-    from wbc_jax.models.lowerings import forms
+    from wbc_jax.bench.lever_operations import OPERATIONS, OperationSubject
+    from wbc_jax.bench.subject import Case, InferSubject, TrainSubject
     from wbc_jax.runtime.devices import activation_dtype
 
     dtype = activation_dtype(options.precision)
     tables: dict[str, dict[str, Form]] = {"without": {kind: "native"}, "with": {kind: form}}
     for operation in OPERATIONS.get(kind, ()):
-        contenders: Contenders = {}
-        for name, table in tables.items():
-            with forms(**table):
-                contenders[name] = gradient_chain(operation, options.batch_size, dtype)
-        yield operation.name, contenders
+        yield (
+            operation.name,
+            {
+                name: OperationSubject(operation, options.batch_size, dtype, table)
+                for name, table in tables.items()
+            },
+        )
+    step, subject = ("training", TrainSubject) if options.mode == "train" else ("inference", InferSubject)
     for model in _networks(kind, options):
-        step = "training step" if options.mode == "train" else "inference step"
-        yield f"{model} {step}", _steps(model, tables, dtype, options)
-
-
-def _steps(model: str, tables: dict[str, dict[str, Form]], dtype: Any, options: LeverOptions) -> Contenders:
-    from wbc_jax.bench.subject import Case, InferSubject, TrainSubject
-
-    case = Case(model, options.mode, options.batch_size, options.image_size_px, 5, dtype)
-    subject = TrainSubject if options.mode == "train" else InferSubject
-    return {name: subject(case, chosen=table).run for name, table in tables.items()}
+        case = Case(model, options.mode, options.batch_size, options.image_size_px, 5, dtype)
+        yield f"{model} {step} step", {name: subject(case, chosen=table) for name, table in tables.items()}
 
 
 def _row(

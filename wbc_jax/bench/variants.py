@@ -117,6 +117,11 @@ def _measure(case: Case, options: VariantOptions, machine: Machine) -> list[Row]
     _ = case.initial  # once, before threads ask for it
     made = compile_all([variant.subject for variant in variants])
     subjects: dict[str, Any] = dict(zip((variant.label for variant in variants), made, strict=True))
+    for variant in variants[1:]:
+        if subjects[variant.label].costs.program == subjects[BASE].costs.program:
+            print(f"{case.model_name}: {variant.label} changes nothing on {machine.backend}, not measured")
+            del subjects[variant.label]
+    variants = [variant for variant in variants if variant.label in subjects]
     (check_same_training if case.mode == "train" else check_same_prediction)(variants, subjects)
     timings = time_interleaved(
         {label: subject.run for label, subject in subjects.items()},
