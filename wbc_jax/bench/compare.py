@@ -30,10 +30,10 @@ from wbc_jax.errors import EXIT_OK
 _TOLERANCE = {4: 1e-3, 2: 5e-2}
 """Largest difference between our first loss (or probability) and the twin's, by bytes of an activation."""
 _EARLY_STEPS = 8
-"""RAdam's first five updates at the benchmarks' learning rate hardly show in a loss; from the sixth on all weights
-move."""
-_EARLY_SHARE = {4: 0.05, 2: 0.2}
-"""Share of what the loss has changed by after these that the two may differ by besides."""
+"""RAdam's first five updates are a share of the mean gradient, from the sixth on they are Adam's: both are seen."""
+_EARLY_SHARE = 0.2
+"""Share of what the loss has changed by after these that the two may differ by besides: rounding alone makes a tenth in
+ResNet50 on a few small images, where two forms of ours differ as much."""
 _END_TOLERANCE = {4: 0.05, 2: 0.2}
 """Largest difference between the last losses, as a share of the first one."""
 
@@ -137,7 +137,7 @@ def check_same_start(case: Any, ours: Any, peers: Mapping[str, Any]) -> None:
 
 
 def check_same_learning(case: Any, ours: Any, peers: Mapping[str, Any]) -> None:
-    """Runs on to an early step, to which rounding has not grown yet, and refuses to time optimisers that differ.
+    """Runs on to an early step, where the loss still changes much, and refuses to time optimisers that differ.
 
     Raises:
         MismatchError: a loss differs by more than rounding and a share of what has been learnt.
@@ -146,8 +146,8 @@ def check_same_learning(case: Any, ours: Any, peers: Mapping[str, Any]) -> None:
         return
     for contender in (ours, *peers.values()):
         contender.run(_EARLY_STEPS - 1)  # the first is done
-    size = np.dtype(case.dtype).itemsize
-    tolerance = _TOLERANCE[size] + _EARLY_SHARE[size] * abs(ours.last_loss - ours.first_loss)
+    rounding = _TOLERANCE[np.dtype(case.dtype).itemsize]
+    tolerance = rounding + _EARLY_SHARE * abs(ours.last_loss - ours.first_loss)
     _require_alike(case, ours, peers, f"after {_EARLY_STEPS} steps", tolerance)
 
 
