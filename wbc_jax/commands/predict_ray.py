@@ -105,8 +105,8 @@ class _Classifier:
 
 def _ray() -> Any:
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(
             f"Ray Data cannot be imported: {error}",
