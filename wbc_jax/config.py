@@ -13,6 +13,9 @@ from typing import Literal
 TaskName = Literal["native", "wbc5", "pbc8", "wbc4", "labelled9", "mtd3", "intermediate3"]
 SplitProtocol = Literal["auto", "given", "given_test", "random_311", "random_622"]
 
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Type of activations; auto: bfloat16 on accelerators, float32 on CPU."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -189,7 +192,7 @@ class TrainConfig:
     last pair they have `data.image_size_px`; (): that size throughout. Each size is compiled once."""
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Type of activations; auto: bfloat16 on accelerators, float32 on CPU. Parameters, statistics and losses
     stay float32."""
     label_smoothing: float = 0.0

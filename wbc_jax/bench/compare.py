@@ -32,8 +32,8 @@ _TOLERANCE = {4: 1e-3, 2: 5e-2}
 _EARLY_STEPS = 8
 """RAdam's first five updates are a share of the mean gradient, from the sixth on they are Adam's: both are seen."""
 _EARLY_SHARE = 0.2
-"""Share of what the loss has changed by after these that the two may differ by besides: rounding alone makes a tenth in
-ResNet50 on a few small images, where two forms of ours differ as much."""
+"""Share of what the loss has changed by after these that the two may differ by besides: on a few small images
+rounding alone makes some percent in ResNet50, between two forms of ours as well."""
 _END_TOLERANCE = {4: 0.05, 2: 0.2}
 """Largest difference between the last losses, as a share of the first one."""
 

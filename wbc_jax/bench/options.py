@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from wbc_jax.bench.schema import COLUMNS, check_out
+from wbc_jax.config import Precision
 from wbc_jax.errors import UsageError
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)

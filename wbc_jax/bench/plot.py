@@ -35,9 +35,9 @@ def draw_comparison(csv_path: Path) -> Path | None:
     axes.set_xlabel("images/s (median)")
     peers = sorted({row["peer"] for row in rows})
     axes.set_title(f"{rows[0]['device']}; peer: {', '.join(peers)}", fontsize=10, loc="left")
-    axes.legend(fontsize=9, frameon=False, loc="lower right")
+    axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # never on a bar
     picture = csv_path.with_suffix(".png")
-    figure.savefig(picture, dpi=110)
+    figure.savefig(picture, dpi=110, bbox_inches="tight")
     return picture
 
 

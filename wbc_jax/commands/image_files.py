@@ -21,7 +21,7 @@ OnBadImage = Literal["stop", "skip"]
 DecodedImage = tuple[str, np.ndarray] | BadImage
 """A name with uint8 `(S, S, 3)`, or why the file cannot be used."""
 
-# Decoders let go of Python's lock most of the time: one device takes what some ten to twenty threads decode.
+# Decoders let go of Python's lock most of the time, so threads serve; more than these have not been tried.
 _MAX_THREADS = 32
 _READ_AHEAD = 64
 """Framed images that may wait for the network, besides the batch under way."""

@@ -30,7 +30,7 @@ from wbc_jax.commands.image_files import (
 )
 from wbc_jax.commands.predict_ray import classify_on_ray, leave_accelerators_to_actors
 from wbc_jax.commands.prediction_parts import PartNote, PredictionParts, Tally, writing
-from wbc_jax.commands.predictor import Precision, Predictor, load_predictor
+from wbc_jax.commands.predictor import Predictor, load_predictor
 from wbc_jax.commands.shards import (
     Shard,
     find_shard,
@@ -39,6 +39,7 @@ from wbc_jax.commands.shards import (
     mark_finished,
     survey,
 )
+from wbc_jax.config import Precision
 from wbc_jax.data.decode import BadImage
 from wbc_jax.data.framing import Framing
 from wbc_jax.errors import EXIT_OK, UsageError

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
 from wbc_jax.commands.program_cache import enable_cache
 from wbc_jax.commands.run import load_run
+from wbc_jax.config import Precision
 from wbc_jax.config_json import to_json
 from wbc_jax.data.framing import Framing
 from wbc_jax.data.placement import place
@@ -22,8 +23,6 @@ from wbc_jax.export.stablehlo import load_stablehlo
 from wbc_jax.runtime.devices import activation_dtype
 from wbc_jax.train.parallel import compile_eval_step, data_mesh, replicate, split_by_row
 from wbc_jax.train.steps import Prediction
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from wbc_jax.config import Precision
 from wbc_jax.errors import UsageError
 from wbc_jax.train.parallel import data_mesh
 
@@ -30,7 +31,7 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     return data_mesh(devices[:count])
 
 
-def activation_dtype(precision: Literal["auto", "float32", "bfloat16"]) -> Any:
+def activation_dtype(precision: Precision) -> Any:
     """Type of activations; auto: bfloat16 on GPU and TPU, float32 on CPU, which has no fast bfloat16."""
     if precision == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
