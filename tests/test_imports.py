@@ -80,10 +80,10 @@ PURE = (
     "reproduce/amnet.py",
     "reproduce/daffnet.py",
 )
-PURE_LIBRARIES = {"jax", "flax", "optax", "numpy", "chex", "wbc_jax"}
+PURE_LIBRARIES = {"jax", "jaxlib", "flax", "optax", "numpy", "chex", "wbc_jax"}
 PURE_STANDARD = {
     "__future__", "abc", "collections", "contextlib", "contextvars", "dataclasses", "difflib", "enum", "functools",
-    "hashlib", "inspect", "itertools", "json", "math", "operator", "re", "types", "typing",
+    "hashlib", "inspect", "itertools", "json", "math", "operator", "platform", "re", "types", "typing",
 }  # fmt: skip
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from wbc_jax.bench import lever_operations
 from wbc_jax.bench.lever_operations import OPERATIONS, Operation, OperationSubject
-from wbc_jax.bench.levers import LeverOptions, chosen_levers, run_levers
+from wbc_jax.bench.levers import BELOW_LIBRARY, LeverOptions, chosen_levers, run_levers
 from wbc_jax.bench.result_file import append_values
 from wbc_jax.errors import UsageError
 from wbc_jax.models.layers import convolve, max_pool
-from wbc_jax.models.lowerings import FORMS, WINNERS, forms
+from wbc_jax.models.lowerings import FORMS, WINNERS, Form, forms
 
 QUICK: dict[str, Any] = {
     "batch_size": 2,
@@ -84,7 +84,8 @@ def test_levers_of_evaluation_are_measured_in_inference(tmp_path: Path, programs
             run_levers(nothing)
 
 
-def test_every_winner_on_a_cpu_has_operations_that_it_changes() -> None:
+def test_every_winner_on_a_cpu_has_operations_that_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)  # for more, no library is called
     # The form of dense convolutions is an option of the compiler.
     for kind in {kind for backend, kind in WINNERS if backend == "cpu"} - {"growth", "dense"}:
         for operation in OPERATIONS[kind]:
@@ -98,7 +99,10 @@ def test_every_winner_on_a_cpu_has_operations_that_it_changes() -> None:
                     y, pull = jax.vjp(apply, *args)
                     return y, pull(y)
 
-                with forms(**{kind: form}):  # jax keeps the trace of a function: each form has its own
+                among: dict[str, Form] = {"library": "native"} if kind in BELOW_LIBRARY else {}
+                with forms(
+                    **{**among, kind: form}
+                ):  # jax keeps the trace of a function: each form has its own
                     texts.append(str(jax.make_jaxpr(both)(*args)))
             assert texts[0] != texts[1], (kind, operation.name)
 

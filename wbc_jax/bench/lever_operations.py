@@ -78,6 +78,18 @@ def _transition(side: int, channels: int) -> Operation:
 
 
 OPERATIONS: dict[str, tuple[Operation, ...]] = {
+    "library": (
+        _convolution(224, 3, 64, 7, 2),
+        _convolution(56, 64, 64, 3),
+        _convolution(28, 512, 128, 1),
+        _convolution(14, 256, 256, 3),
+        _convolution(28, 256, 256, 3, 2),
+        _convolution(56, 128, 32, 3),
+        _convolution(56, 128, 128, 3, groups=32),
+        _convolution(14, 512, 512, 3, groups=32),
+        _convolution(28, 128, 32, 9, groups=16),
+        _convolution(56, 144, 144, 3, groups=144),
+    ),
     "pointwise": (
         _convolution(56, 64, 256, 1),
         _convolution(28, 512, 128, 1),

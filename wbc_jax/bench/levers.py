@@ -162,6 +162,9 @@ def _networks(kind: str, options: LeverOptions) -> tuple[str, ...]:
     return () if kind in _EVALUATION_ONLY and options.mode == "train" else options.models
 
 
+BELOW_LIBRARY = ("pointwise", "large_kernel", "strided")
+"""Kinds whose operations a library computes where one serves: their forms are measured without it."""
+
 Contenders = dict[str, Any]
 """`without` and `with` the form: each has `run(steps)`, and `costs` of compiling."""
 
@@ -173,7 +176,8 @@ def _subjects(kind: str, form: Form, options: LeverOptions) -> Iterator[tuple[st
     from wbc_jax.runtime.devices import activation_dtype
 
     dtype = activation_dtype(options.precision)
-    tables: dict[str, dict[str, Form]] = {"without": {kind: "native"}, "with": {kind: form}}
+    among: dict[str, Form] = {"library": "native"} if kind in BELOW_LIBRARY else {}
+    tables: dict[str, dict[str, Form]] = {"without": {**among, kind: "native"}, "with": {**among, kind: form}}
     for operation in OPERATIONS.get(kind, ()):
         yield (
             operation.name,

@@ -7,6 +7,7 @@ masks and centred copies, and pass over them once per sum.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -106,13 +107,16 @@ def _normalised(x, centre, factor, bias, residual, relu: bool) -> jax.Array:
     return jax.nn.relu(y) if relu else y
 
 
-_fused = jax.custom_vjp(_normalised, nondiff_argnums=(5,))
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _fused(x, centre, factor, bias, residual, relu: bool) -> jax.Array:
+    y = _normalised(x, centre, factor, bias, residual, relu)
+    return (
+        y if residual is None else stored(y)
+    )  # read by the next block's convolution and sum, and by the gradient
 
 
 def _fused_forward(x, centre, factor, bias, residual, relu: bool):
-    y = _normalised(x, centre, factor, bias, residual, relu)
-    if residual is not None:
-        y = stored(y)  # read by the next block's convolution and sum, and by the gradient
+    y = _fused(x, centre, factor, bias, residual, relu)
     # The next convolution keeps y anyway. Without a residual, x alone tells where y is positive.
     kept_output = y if relu and residual is not None else None
     return y, (x, centre, factor, bias, residual is not None, kept_output)

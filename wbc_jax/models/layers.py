@@ -21,7 +21,8 @@ from wbc_jax.models.grouped import merged_groups, split_groups
 from wbc_jax.models.initialisers import torch_default, torch_default_bias
 from wbc_jax.models.kernel_rows import is_narrow, rows_convolution
 from wbc_jax.models.lowerings import form_of
-from wbc_jax.models.native import native_convolution
+from wbc_jax.models.native import Pads, native_convolution
+from wbc_jax.models.onednn import onednn_convolution, serves
 from wbc_jax.models.plain import plain_convolution
 from wbc_jax.models.pointwise import pointwise
 from wbc_jax.models.pooling import global_average_pool as global_average_pool
@@ -76,6 +77,15 @@ def convolve(
         (B, H', W', F) with H' = floor((H + 2 padding - kh) / stride) + 1.
     """
     pads = (padding, padding) if isinstance(padding, int) else padding
+    if form_of("library") == "onednn":
+        thinned = kernel.shape[:2] == (1, 1) and pads == (0, 0)
+        read, step = (x[:, ::stride, ::stride, :], 1) if thinned else (x, stride)
+        if serves(read, kernel):
+            return onednn_convolution(read, kernel, step, pads, groups, _by_xla)
+    return _by_xla(x, kernel, stride, pads, groups)
+
+
+def _by_xla(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: int) -> jax.Array:
     if kernel.shape[2] == 3 and groups == 1:
         stem = form_of("stem")
         if stem == "space_to_depth" and folds(x, kernel, stride, pads):

@@ -30,9 +30,11 @@ Form = Literal[
     "in_place",
     "recomputed",
     "repeated",
+    "onednn",
 ]
 
 FORMS: dict[str, tuple[Form, ...]] = {
+    "library": ("native", "onednn"),
     "pointwise": ("native", "dot"),
     "grouped": ("native", "split", "merged32", "merged64"),
     "depthwise": ("native", "shifted", "split", "merged32", "merged64"),
@@ -55,6 +57,7 @@ KINDS: tuple[str, ...] = tuple(FORMS)
 
 # `python benchmarks/levers.py` measures each entry.
 WINNERS: dict[tuple[str, str], Form] = {
+    ("cpu", "library"): "onednn",
     ("cpu", "pointwise"): "dot",
     ("cpu", "grouped"): "split",
     ("cpu", "dense"): "eigen",
@@ -69,14 +72,14 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "growth"): "in_place",
     ("cpu", "norm_gradient"): "recomputed",
 }
-"""(backend, kind) -> form. Kinds: `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones,
-and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums` (batch
-normalisation, gates), `max_pool` (its gradient), `stem` (a dense convolution of an image's three channels that has a
-form of its own), `large_kernel` (a convolution whose kernel exceeds the map), `narrow` (one to few channels,
-`kernel_rows`), `strided` (its gradient), `reuse` (`stored` maps), `transition` (`layers.projected_average`),
-`growth` (of a dense block, in evaluation), `norm_gradient` (what batch normalisation keeps for its gradient), `moments`
-(of a dense block: taken once a layer's channels, or `repeated` by all layers that read them, as torch does; no
-backend has a reason to)."""
+"""(backend, kind) -> form. Kinds: `library` (of a convolution, before all forms that XLA computes: `onednn`);
+`pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones, and all that the other forms leave
+to XLA (`compiler`: an option of the whole program); `channel_sums` (batch normalisation, gates), `max_pool`, `stem` (a
+dense convolution of an image's three channels that has a form of its own), `large_kernel` (a convolution whose kernel
+exceeds the map), `narrow` (one to few channels, `kernel_rows`), `strided` (its gradient), `reuse` (`stored` maps),
+`transition` (`layers.projected_average`), `growth` (of a dense block, in evaluation), `norm_gradient` (what batch
+normalisation keeps for its gradient), `moments` (of a dense block: taken once a layer's channels, or `repeated` by all
+layers that read them, as torch does; no backend has a reason to)."""
 
 _overrides: dict[str, Form] = {}
 

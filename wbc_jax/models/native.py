@@ -7,6 +7,9 @@ import jax
 Pads = tuple[int, int]
 """Zeros on each side, (height, width)."""
 
+Edges = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros (before, after) along (height, width)."""
+
 
 def native_convolution(
     x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: int = 1

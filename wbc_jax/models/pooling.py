@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -82,10 +83,7 @@ _maximum.defvjp(_maximum_forward, _maximum_backward)
 @jax.custom_vjp
 def _halve(x: jax.Array) -> jax.Array:
     """3x3 windows, stride 2, padded by 1: window o covers rows 2o - 1 to 2o + 1."""
-    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return jax.lax.reduce_window(
-        x, np.asarray(-np.inf, x.dtype), jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads
-    )
+    return functools.reduce(jnp.maximum, _window_positions(x))
 
 
 def _forward(x: jax.Array):
@@ -123,17 +121,21 @@ def _corner_sum(share, next_row, next_column) -> jax.Array:
     return above + next_row(share(2) + next_column(share(0)))
 
 
+def _window_positions(x: jax.Array) -> Iterator[jax.Array]:
+    """What the windows of `_halve` hold at each of their nine positions, by rows: (B, H', W', C)."""
+    height, width = ((side + 1) // 2 for side in x.shape[1:3])
+    # Enough padding below and right for odd and even sizes alike.
+    padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=np.asarray(-np.inf, x.dtype))
+    for row in range(3):
+        for column in range(3):
+            yield padded[:, row : row + 2 * height : 2, column : column + 2 * width : 2]
+
+
 def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
     """int32, shape of y: position in each window, 0 to 8 by rows, of its first maximum; 9 where y is NaN."""
-    height, width = y.shape[1:3]
-    lowest = np.asarray(-np.inf, x.dtype)
-    # Enough padding below and right for odd and even sizes alike.
-    padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=lowest)
     # Found anew: x may be computed a second time here, rounded otherwise, and equal y nowhere.
-    first, largest = jnp.zeros(y.shape, jnp.int32), jnp.full(y.shape, lowest)
-    for position in range(9):
-        row, column = divmod(position, 3)
-        value = padded[:, row : row + 2 * height : 2, column : column + 2 * width : 2]
+    first, largest = jnp.zeros(y.shape, jnp.int32), jnp.full(y.shape, np.asarray(-np.inf, x.dtype))
+    for position, value in enumerate(_window_positions(x)):
         larger = value > largest
         first, largest = jnp.where(larger, position, first), jnp.where(larger, value, largest)
     return jnp.where(jnp.isnan(y), 9, first)

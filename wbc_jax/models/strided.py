@@ -6,12 +6,13 @@ one residue of (row, column) modulo the stride read the same part of the kernel,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from wbc_jax.models.native import Pads, native_convolution
+from wbc_jax.models.native import Edges, Pads, native_convolution
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -27,48 +28,58 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads):
 def _backward(stride: int, pads: Pads, kept, cotangent: jax.Array):
     x, kernel = kept
     _, pull_kernel = jax.vjp(lambda kernel: native_convolution(x, kernel, stride, pads), kernel)
-    return _map_gradient(cotangent, kernel, stride, pads, x.shape[1:3]), *pull_kernel(cotangent)
+    d_x = strided_map_gradient(cotangent, kernel, stride, pads, x.shape[1:3], _turned)
+    return d_x, *pull_kernel(cotangent)
 
 
 strided_convolution.defvjp(_forward, _backward)
 
 
-def _map_gradient(
-    cotangent: jax.Array, kernel: jax.Array, stride: int, pads: Pads, size: tuple[int, int]
-) -> jax.Array:
-    """(B, H', W', F) -> (B, *size, C)."""
-    rows, columns = (-(-side // stride) for side in size)
-    residues = [
-        [
-            _of_residue(cotangent, kernel, stride, pads, (rows, columns), (row, column))
-            for column in range(stride)
-        ]
-        for row in range(stride)
-    ]
-    apart = jnp.stack([jnp.stack(line, axis=3) for line in residues], axis=2)  # (B, rows, s, columns, s, C)
-    whole = apart.reshape(cotangent.shape[0], rows * stride, columns * stride, kernel.shape[2])
-    return whole[:, : size[0], : size[1]]
+def _turned(y: jax.Array, kernel: jax.Array, edges: Edges) -> jax.Array:
+    """(B, H', W', F), (kh, kw, C, F) -> (B, H, W, C)."""
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)  # (kh, kw, F, C)
+    return jax.lax.conv_general_dilated(y, turned, (1, 1), edges, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _of_residue(
+def strided_map_gradient(
     cotangent: jax.Array,
     kernel: jax.Array,
     stride: int,
     pads: Pads,
     size: tuple[int, int],
-    residue: tuple[int, int],
+    turned: Callable[[jax.Array, jax.Array, Edges], jax.Array],
 ) -> jax.Array:
-    """The gradient of the pixels `residue` + stride (row, column): (B, *size, C)."""
-    starts = [(pad + first) % stride for pad, first in zip(pads, residue, strict=True)]
-    part = kernel[starts[0] :: stride, starts[1] :: stride]
-    if not part.size:
-        return jnp.zeros((cotangent.shape[0], *size, kernel.shape[2]), cotangent.dtype)
-    edges = []
-    for axis in (0, 1):
-        taps, outputs = part.shape[axis], cotangent.shape[axis + 1]
-        before = (starts[axis] - pads[axis] - residue[axis]) // stride + taps - 1
-        edges.append((before, size[axis] - outputs - before + taps - 1))
-    turned = part[::-1, ::-1].swapaxes(2, 3)  # (kh / s, kw / s, F, C)
-    return jax.lax.conv_general_dilated(
-        cotangent, turned, (1, 1), edges, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    """The gradient of the map, a part for each residue of its pixels.
+
+    Args:
+        cotangent: (B, H', W', F).
+        kernel: (kh, kw, C / groups, F).
+        stride: of the convolution, pixels.
+        pads: zeros on each side, (height, width).
+        size: (H, W).
+        turned: `(y, kernel, edges)` -> the convolution, of stride 1, from the outputs of a kernel to its inputs, its
+            rows and columns reversed, with zeros (before, after) along (height, width) at the edges.
+
+    Returns:
+        (B, H, W, C).
+    """
+    rows, columns = (-(-side // stride) for side in size)
+
+    def of_residue(row: int, column: int) -> jax.Array:
+        """The gradient of the pixels (row, column) + stride (n, m): (B, rows, columns, C), or 0."""
+        starts = [(pad + first) % stride for pad, first in zip(pads, (row, column), strict=True)]
+        part = kernel[starts[0] :: stride, starts[1] :: stride]
+        if not part.size:
+            return jnp.zeros((), cotangent.dtype)
+        edges = []
+        for axis, (first, side) in enumerate(zip((row, column), (rows, columns), strict=True)):
+            taps, outputs = part.shape[axis], cotangent.shape[axis + 1]
+            before = (starts[axis] - pads[axis] - first) // stride + taps - 1
+            edges.append((before, side - outputs - before + taps - 1))
+        return turned(cotangent, part, (edges[0], edges[1]))
+
+    residues = [of_residue(row, column) for row in range(stride) for column in range(stride)]
+    lines = jnp.split(jnp.stack(jnp.broadcast_arrays(*residues), axis=3), stride, axis=3)
+    apart = jnp.stack(lines, axis=2)  # (B, rows, s, columns, s, C)
+    whole = apart.reshape(cotangent.shape[0], rows * stride, columns * stride, -1)
+    return whole[:, : size[0], : size[1]]
