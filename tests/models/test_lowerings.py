@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 from wbc_jax.models import compiler, lowerings
 from wbc_jax.models.attention import scale_channels
@@ -283,6 +284,14 @@ def test_a_backend_without_measurements_computes_every_kind_natively(monkeypatch
     for backend in ("gpu", "tpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert {lowerings.form_of(kind) for kind in kinds} == {"native"}
+
+
+def test_a_mean_over_pixels_is_exported_for_batches_of_any_size() -> None:
+    images = jax.ShapeDtypeStruct(jax_export.symbolic_shape("b, 64, 64, 32"), jnp.float32)
+    with forms(channel_sums="blocked"):
+        program = jax_export.export(jax.jit(lambda x: global_average_pool(x)))(images)
+    x = normal(3, 64, 64, 32)
+    np.testing.assert_allclose(program.call(x), np.mean(x, axis=(1, 2)), atol=1e-5)
 
 
 def test_overrides_end_with_their_block() -> None:

@@ -42,8 +42,9 @@ def image_sums(terms: Terms, *maps: jax.Array) -> tuple[jax.Array, ...]:
     """Sum each of `terms(*maps)` over the pixels of every image, float32 (B, C); arguments as of `channel_sums`."""
     batch, height, width, channels = maps[0].shape
     pixels = height * width
-    cut = _cut(batch, pixels, channels)
-    if form_of("channel_sums") != "blocked" or cut is None or maps[0].size < _WORTH_A_LOOP:
+    known = isinstance(batch, int)  # not in a program that is exported for batches of any size
+    cut = _cut(batch, pixels, channels) if known and form_of("channel_sums") == "blocked" else None
+    if cut is None or maps[0].size < _WORTH_A_LOOP:
         rows = tuple(x.reshape(batch, pixels, channels) for x in maps)
         return tuple(jnp.sum(term, axis=1) for term in terms(*_wide(rows)))
     runs, length = cut
