@@ -1,7 +1,7 @@
 """Convolution by oneDNN, the library that PyTorch computes with: jaxlib's CPU builds hold it, but leave it unused.
 
-The convolution and its map gradient take about as long as in PyTorch; a grouped one, half to a tenth of what XLA's own
-takes. A weight gradient is not on offer: XLA computes it, in the other forms.
+What that gains, gradients included: `python benchmarks/levers.py --levers library`. A weight gradient is not on offer,
+except as a matrix product for a 1x1: XLA computes the others, in their forms.
 
 The call is between XLA and its own runtime, with no promise of stability: one that a release does not understand ends
 the process. So it is made only to releases that are known to understand it; the others go without.
