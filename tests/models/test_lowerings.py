@@ -21,6 +21,7 @@ from wbc_jax.models.endpoints import Endpoints
 from wbc_jax.models.layers import convolve, projected_average
 from wbc_jax.models.lowerings import Form, forms
 from wbc_jax.models.pooling import global_average_pool, max_pool
+from wbc_jax.models.residual import add_relu
 from wbc_jax.models.stored import stored
 
 NATIVE: dict[str, Form] = {
@@ -211,6 +212,24 @@ def test_a_stored_map_is_computed_once() -> None:
             program = compiler.jit(lambda x: twice(x)).lower(x).compile().as_text()
         counts[form] = program.count(" sine(")
     assert counts == {"stored": 1, "native": 2}
+
+
+@pytest.mark.parametrize("reuse", ["stored", "native"])
+def test_the_end_of_a_block_equals_relu_of_a_sum(reuse: Form) -> None:
+    """Two blocks in a row: the cotangent of the first one's output is a sum. At zero ReLU passes nothing."""
+    shortcut, y = jnp.round(normal(2, 5, 4, 3)), jnp.round(normal(2, 5, 4, 3, seed=1))
+
+    def blocks(add: Callable[..., jax.Array], shortcut: jax.Array, y: jax.Array) -> jax.Array:
+        first = add(shortcut, y)
+        return jnp.sum(jnp.sin(add(first, jnp.square(first) - 2.0)))
+
+    with forms(reuse=reuse):
+        ours = jax.value_and_grad(lambda *maps: blocks(add_relu, *maps), (0, 1))(shortcut, y)
+    plain = jax.value_and_grad(lambda *maps: blocks(lambda a, b: jax.nn.relu(a + b), *maps), (0, 1))(
+        shortcut, y
+    )
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 2)], ids=str)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from wbc_jax.config import OptimConfig
-from wbc_jax.train.optim import make_optimizer, update_completed
+from wbc_jax.models.lowerings import forms
+from wbc_jax.train.optim import global_norm, make_optimizer, update_completed
 from wbc_jax.train.schedules import learning_rate_at, make_schedule
 
 PARAMS = {
@@ -141,6 +142,19 @@ def test_clipping_bounds_the_global_norm_and_keeps_the_direction():
     np.testing.assert_allclose(
         after["conv"]["kernel"], PARAMS["conv"]["kernel"] - small["conv"]["kernel"], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("sums", ["native", "blocked"])
+def test_global_norm_equals_the_one_in_float64(sums: str):
+    random = np.random.default_rng(2)
+    shapes = [(), (7,), (3, 3, 64, 96), (1, 1, 512, 512), (5, 3)]  # the third and fourth are summed in a loop
+    leaves = [np.asarray(random.normal(3.0, 1.0, size=s), np.float32) for s in shapes]
+    with forms(channel_sums=sums):
+        norm = jax.jit(global_norm)({str(i): jnp.asarray(leaf) for i, leaf in enumerate(leaves)})
+    expected = math.sqrt(sum(float(np.sum(np.square(leaf.astype(np.float64)))) for leaf in leaves))
+    assert norm.dtype == jnp.float32
+    assert float(norm) == pytest.approx(expected, rel=1e-6)
+    assert float(global_norm({})) == 0.0
 
 
 def test_accumulation_applies_the_mean_gradient_with_the_last_batch():

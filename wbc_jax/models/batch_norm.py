@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from wbc_jax.models.channel_sums import channel_sums
 from wbc_jax.models.lowerings import form_of
+from wbc_jax.models.residual import masked
 from wbc_jax.models.stored import stored
 
 
@@ -110,9 +111,8 @@ def _normalised(x, centre, factor, bias, residual, relu: bool) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _fused(x, centre, factor, bias, residual, relu: bool) -> jax.Array:
     y = _normalised(x, centre, factor, bias, residual, relu)
-    return (
-        y if residual is None else stored(y)
-    )  # read by the next block's convolution and sum, and by the gradient
+    # A sum is read by the next block's convolution and sum, and by the gradient.
+    return y if residual is None else stored(y)
 
 
 def _fused_forward(x, centre, factor, bias, residual, relu: bool):
@@ -124,27 +124,27 @@ def _fused_forward(x, centre, factor, bias, residual, relu: bool):
 
 def _fused_backward(relu: bool, kept, cotangent):
     x, centre, factor, bias, has_residual, output = kept
-    cotangent, x = stored((cotangent, x))
+    masked_by_x = relu and output is None
+    # Masked by a stored output it is the residual's gradient too, and the only map beside x that the sums read.
+    cotangent = stored(cotangent) if output is None else masked(cotangent, output)
+    x = stored(x)
 
-    def passed(g: jax.Array, x: jax.Array, *output: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def passed(g: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The cotangent that the ReLU lets through, and x - centre; channels last, any number of axes."""
         lift = (None,) * (x.ndim - 1)
         centred = x - centre[lift]
-        if relu:
-            y = output[0] if output else centred * factor[lift] + bias[lift]
-            g = jnp.where(y > 0, g, 0.0)
+        if masked_by_x:
+            g = jnp.where(centred * factor[lift] + bias[lift] > 0, g, 0.0)
         return g, centred
 
     def terms(*blocks: jax.Array) -> tuple[jax.Array, ...]:
         g, centred = passed(*blocks)
         return g, g * centred
 
-    maps = (cotangent, x) if output is None else (cotangent, x, output)
-    total, moment = channel_sums(terms, *maps)
-    g, _ = passed(*(m.astype(jnp.float32) for m in maps))
+    total, moment = channel_sums(terms, cotangent, x)
+    g, _ = passed(cotangent.astype(jnp.float32), x.astype(jnp.float32))
     d_x = (g * factor[None, None, None, :]).astype(x.dtype)
-    d_residual = g.astype(x.dtype) if has_residual else None
-    return d_x, -factor * total, moment, total, d_residual
+    return d_x, -factor * total, moment, total, cotangent if has_residual else None
 
 
 _fused.defvjp(_fused_forward, _fused_backward)

@@ -1,4 +1,4 @@
-"""Sums over the pixels of (B, H, W, C), for each image or for the batch, at the speed of a CPU's memory.
+"""Sums over leading axes, as over the pixels of (B, H, W, C), at the speed of a CPU's memory.
 
 XLA's own reduction over leading axes runs at a tenth of that on a CPU: it is cut into passes of reduce-window. A loop
 whose every step adds a few short runs of pixels to one accumulator each is vectorised over channels, reads every
@@ -20,8 +20,9 @@ Terms = Callable[..., tuple[jax.Array, ...]]
 _LONGEST_RUN = 14
 """Pixels added one after the other: beyond, the sum runs out of registers, then is no longer unrolled."""
 _SHORTEST_RUN = 4
-_STEP_SIZE = 2**18
-"""Elements of a map that one step reads at most. XLA leaves steps of a quarter of that to one core."""
+_STEP_SIZE = 2**17
+"""Elements of a map that one step reads at most: every term is a pass over them, which the cores' caches have to hold
+for the next. XLA leaves steps of half of that to one core."""
 _WORTH_A_LOOP = 2**16
 """Elements of a map from which the loop saves more than its start costs."""
 
@@ -62,6 +63,14 @@ def image_sums(terms: Terms, *maps: jax.Array) -> tuple[jax.Array, ...]:
     zeros = tuple(jnp.zeros((batch, runs, channels), jnp.float32) for _ in range(count))
     totals = jax.lax.fori_loop(0, pixels // (runs * length), add_step, zeros)
     return tuple(jnp.sum(s, axis=1) for s in totals)
+
+
+def square_sum(x: jax.Array) -> jax.Array:
+    """Sum of the squares of an array of any shape, float32 ()."""
+    if x.ndim < 2:
+        return jnp.sum(jnp.square(x.astype(jnp.float32)))
+    rows = x.reshape(1, 1, -1, x.shape[-1])
+    return jnp.sum(image_sums(lambda block: (jnp.square(block),), rows)[0])
 
 
 def _wide(maps: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

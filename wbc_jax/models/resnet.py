@@ -19,7 +19,7 @@ from wbc_jax.models.endpoints import Endpoints, record
 from wbc_jax.models.initialisers import kaiming_fan_out
 from wbc_jax.models.layers import BatchNorm, Conv, Linear, check_images, global_average_pool, max_pool
 from wbc_jax.models.psa import PyramidSqueezeAttention
-from wbc_jax.models.stored import stored
+from wbc_jax.models.residual import add_relu
 
 Mixing = Literal["conv", "psa"]
 Norm = Literal["batch", "folded"]
@@ -93,7 +93,7 @@ class _Block(nn.Module):
         if self.spatial_gate:
             gate = SpatialGate(self.bn_axis_name, name="spatial_gate")
             y = scale_positions(y, gate(y, use_running_average=use_running_average))
-        return stored(nn.relu(shortcut + y))
+        return add_relu(shortcut, y)
 
 
 class ResNet(nn.Module):

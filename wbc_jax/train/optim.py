@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from wbc_jax.config import OptimConfig
+from wbc_jax.models.channel_sums import square_sum
 from wbc_jax.train.schedules import make_schedule
 
 
@@ -38,7 +39,7 @@ def make_optimizer(optim: OptimConfig, *, steps_per_epoch: int, epochs: int) -> 
     Raises:
         ValueError: unknown optimiser or schedule.
     """
-    parts = [] if optim.clip_norm is None else [optax.clip_by_global_norm(optim.clip_norm)]
+    parts = [] if optim.clip_norm is None else [_clip_by_global_norm(optim.clip_norm)]
     parts.append(_scaling(optim))
     if optim.weight_decay > 0:
         parts.append(optax.add_decayed_weights(optim.weight_decay, mask=_decays))
@@ -54,6 +55,23 @@ def update_completed(opt_state: Any) -> jax.Array:
     if isinstance(opt_state, optax.MultiStepsState):
         return jnp.equal(opt_state.mini_step, 0)
     return jnp.ones((), jnp.bool_)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """Euclidean norm of all leaves together, float32 ().
+
+    `optax.tree.norm` reduces every leaf in one go, which XLA's reduction on a CPU is slow at (`channel_sums`).
+    """
+    return jnp.sqrt(sum((square_sum(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros((), jnp.float32)))
+
+
+def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    def clip(updates: Any, params: Any) -> Any:
+        del params
+        factor = limit / jnp.maximum(global_norm(updates), limit)
+        return jax.tree.map(lambda leaf: leaf * factor, updates)
+
+    return optax.stateless(clip)
 
 
 def _scaling(optim: OptimConfig) -> optax.GradientTransformation:

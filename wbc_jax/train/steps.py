@@ -24,7 +24,7 @@ from wbc_jax.train.ghost import apply_in_groups, ghost_groups
 from wbc_jax.train.known_attributes import Lookup, known_inputs
 from wbc_jax.train.losses import cross_entropy, expected_correct, soft_labels
 from wbc_jax.train.objective import Objective, mix
-from wbc_jax.train.optim import update_completed
+from wbc_jax.train.optim import global_norm, update_completed
 from wbc_jax.train.state import TrainState
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -148,7 +148,7 @@ def make_train_step(
         batch_stats = restore_frozen(batch_stats, state.batch_stats, freeze)
         new_state = _update(tx, state, grads, batch_stats, freeze, ema_decay)
 
-        grad_norm = optax.tree.norm(grads)
+        grad_norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         count = _total(batch.mask, axis_name)
         sums = {"loss_sum": loss * count, "count": count, "grad_norm": grad_norm}
