@@ -55,6 +55,7 @@ def halved(x: jax.Array) -> jax.Array:
 
 
 PROGRAMS: dict[str, Callable[[], str]] = {
+    "three_by_three": lambda: convolution(3, 128, 128, side=16),
     "library": lambda: convolution(3, 16, 16),
     "pointwise": lambda: convolution(1, 16, 16),
     "grouped": lambda: convolution(3, 128, 128, groups=32),
@@ -117,11 +118,11 @@ def test_forms_are_read_by_kind() -> None:
         (
             "stem=round,pool=parity",
             "stem=round, pool=parity",
-            "stem= native, padded, space_to_depth; kinds library, pointwise, ",
+            "stem= native, padded, space_to_depth; kinds three_by_three, library, pointwise, ",
         ),
         ("stem", "stem", "stem= native, padded"),
         ("stem=padded,stem=native", "stem=native after stem=padded", "each kind once"),
-        ("", "no such form: ", "kinds library, pointwise"),
+        ("", "no such form: ", "kinds three_by_three, library"),
     ],
 )
 def test_forms_that_a_kind_has_not_are_refused_with_those_that_it_has(

@@ -99,5 +99,6 @@ def test_gpu_script_asks_for_what_there_is(preset: str, devices: int, tmp_path: 
             (case,) = make_cases(options)
             labels = [variant.label for variant in variants_of(case, options)]
             assert len(set(labels)) == len(labels)
-    # The others are a CPU's: its library, an option of its compiler, loops for its caches, what `split` leads to.
-    assert set(KINDS) - kinds == {"library", "dense", "channel_sums", "large_kernel"}
+    # The others are a CPU's: its library, an option of its compiler, loops for its caches, what `split` leads to, and
+    # what cuDNN has of its own.
+    assert set(KINDS) - kinds == {"three_by_three", "library", "dense", "channel_sums", "large_kernel"}

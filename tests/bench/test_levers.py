@@ -14,7 +14,7 @@ import pytest
 
 from wbc_jax.bench import lever_operations
 from wbc_jax.bench.lever_operations import OPERATIONS, Operation, OperationSubject
-from wbc_jax.bench.levers import BELOW_LIBRARY, LeverOptions, chosen_levers, run_levers
+from wbc_jax.bench.levers import TAKEN_BEFORE, LeverOptions, chosen_levers, run_levers
 from wbc_jax.bench.result_file import append_values
 from wbc_jax.errors import UsageError
 from wbc_jax.models.layers import convolve, max_pool
@@ -89,7 +89,7 @@ def test_every_winner_on_a_cpu_has_operations_that_it_changes(monkeypatch: pytes
     # The form of dense convolutions is an option of the compiler.
     for kind in {kind for backend, kind in WINNERS if backend == "cpu"} - {"growth", "dense"}:
         for operation in OPERATIONS[kind]:
-            shapes = ((2, *operation.map_shape), *operation.weight_shapes)
+            shapes = ((8, *operation.map_shape), *operation.weight_shapes)
             args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
             texts = []
@@ -99,7 +99,7 @@ def test_every_winner_on_a_cpu_has_operations_that_it_changes(monkeypatch: pytes
                     y, pull = jax.vjp(apply, *args)
                     return y, pull(y)
 
-                among: dict[str, Form] = {"library": "native"} if kind in BELOW_LIBRARY else {}
+                among: dict[str, Form] = {TAKEN_BEFORE[kind]: "native"} if kind in TAKEN_BEFORE else {}
                 with forms(
                     **{**among, kind: form}
                 ):  # jax keeps the trace of a function: each form has its own

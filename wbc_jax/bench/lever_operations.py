@@ -78,6 +78,11 @@ def _transition(side: int, channels: int) -> Operation:
 
 
 OPERATIONS: dict[str, tuple[Operation, ...]] = {
+    "three_by_three": (
+        _convolution(28, 128, 128, 3),
+        _convolution(14, 256, 256, 3),
+        _convolution(28, 512, 512, 3),
+    ),
     "library": (
         _convolution(224, 3, 64, 7, 2),
         _convolution(56, 64, 64, 3),

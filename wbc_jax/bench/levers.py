@@ -162,8 +162,14 @@ def _networks(kind: str, options: LeverOptions) -> tuple[str, ...]:
     return () if kind in _EVALUATION_ONLY and options.mode == "train" else options.models
 
 
-BELOW_LIBRARY = ("pointwise", "large_kernel", "strided")
-"""Kinds whose operations a library computes where one serves: their forms are measured without it."""
+TAKEN_BEFORE = {
+    "library": "three_by_three",
+    "dense": "three_by_three",
+    "pointwise": "library",
+    "large_kernel": "library",
+    "strided": "library",
+}
+"""Kinds whose operations another kind's winner computes where it serves: their forms are measured without that."""
 
 Contenders = dict[str, Any]
 """`without` and `with` the form: each has `run(steps)`, and `costs` of compiling."""
@@ -176,7 +182,7 @@ def _subjects(kind: str, form: Form, options: LeverOptions) -> Iterator[tuple[st
     from wbc_jax.runtime.devices import activation_dtype
 
     dtype = activation_dtype(options.precision)
-    among: dict[str, Form] = {"library": "native"} if kind in BELOW_LIBRARY else {}
+    among: dict[str, Form] = {TAKEN_BEFORE[kind]: "native"} if kind in TAKEN_BEFORE else {}
     tables: dict[str, dict[str, Form]] = {"without": {**among, kind: "native"}, "with": {**among, kind: form}}
     for operation in OPERATIONS.get(kind, ()):
         yield (

@@ -29,6 +29,7 @@ from wbc_jax.models.pooling import global_average_pool as global_average_pool
 from wbc_jax.models.pooling import max_pool as max_pool
 from wbc_jax.models.pooling import maximum_along
 from wbc_jax.models.stems import folds, padded_stem, space_to_depth_stem
+from wbc_jax.models.winograd import suits, winograd_convolution
 
 Padding = int | tuple[int, int]
 """Zeros added on each side; a pair for (height, width)."""
@@ -77,6 +78,8 @@ def convolve(
         (B, H', W', F) with H' = floor((H + 2 padding - kh) / stride) + 1.
     """
     pads = (padding, padding) if isinstance(padding, int) else padding
+    if form_of("three_by_three") == "winograd" and suits(x, kernel, stride, pads, groups):
+        return winograd_convolution(x, kernel)
     if form_of("library") == "onednn":
         thinned = kernel.shape[:2] == (1, 1) and pads == (0, 0)
         read, step = (x[:, ::stride, ::stride, :], 1) if thinned else (x, stride)

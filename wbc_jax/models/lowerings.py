@@ -31,9 +31,11 @@ Form = Literal[
     "recomputed",
     "repeated",
     "onednn",
+    "winograd",
 ]
 
 FORMS: dict[str, tuple[Form, ...]] = {
+    "three_by_three": ("native", "winograd"),
     "library": ("native", "onednn"),
     "pointwise": ("native", "dot"),
     "grouped": ("native", "split", "merged32", "merged64"),
@@ -57,6 +59,7 @@ KINDS: tuple[str, ...] = tuple(FORMS)
 
 # `python benchmarks/levers.py` measures each entry.
 WINNERS: dict[tuple[str, str], Form] = {
+    ("cpu", "three_by_three"): "winograd",
     ("cpu", "library"): "onednn",
     ("cpu", "pointwise"): "dot",
     ("cpu", "grouped"): "split",
@@ -72,14 +75,15 @@ WINNERS: dict[tuple[str, str], Form] = {
     ("cpu", "growth"): "in_place",
     ("cpu", "norm_gradient"): "recomputed",
 }
-"""(backend, kind) -> form. Kinds: `library` (of a convolution, before all forms that XLA computes: `onednn`);
-`pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`); `dense` ones, and all that the other forms leave
-to XLA (`compiler`: an option of the whole program); `channel_sums` (batch normalisation, gates), `max_pool`, `stem` (a
-dense convolution of an image's three channels that has a form of its own), `large_kernel` (a convolution whose kernel
-exceeds the map), `narrow` (one to few channels, `kernel_rows`), `strided` (its gradient), `reuse` (`stored` maps),
-`transition` (`layers.projected_average`), `growth` (of a dense block, in evaluation), `norm_gradient` (what batch
-normalisation keeps for its gradient), `moments` (of a dense block: taken once a layer's channels, or `repeated` by all
-layers that read them, as torch does; no backend has a reason to)."""
+"""(backend, kind) -> form. Kinds: `three_by_three` (wide convolutions of stride 1, `winograd`), before `library` (of a
+convolution, before all other forms: `onednn`); `pointwise`, `grouped`, `depthwise` convolutions (`layers.convolve`);
+`dense` ones, and all that the other forms leave to XLA (`compiler`: an option of the whole program); `channel_sums`
+(batch normalisation, gates), `max_pool`, `stem` (a dense convolution of an image's three channels that has a form of
+its own), `large_kernel` (a convolution whose kernel exceeds the map), `narrow` (one to few channels, `kernel_rows`),
+`strided` (its gradient), `reuse` (`stored` maps), `transition` (`layers.projected_average`), `growth` (of a dense
+block, in evaluation), `norm_gradient` (what batch normalisation keeps for its gradient), `moments` (of a dense block:
+taken once a layer's channels, or `repeated` by all layers that read them, as torch does; no backend has a reason
+to)."""
 
 _overrides: dict[str, Form] = {}
 
