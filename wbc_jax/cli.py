@@ -16,12 +16,15 @@ from typing import Annotated, Any, TypeVar
 
 from wbc_jax import __version__
 from wbc_jax.errors import EXIT_OK, EXIT_SIGINT, UsageError, WbcError
+from wbc_jax.runtime.allocator import keep_freed_memory
 
 T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns its exit code; `wbc_jax.errors` names them."""
+    if argv is None:  # a process of its own
+        keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):

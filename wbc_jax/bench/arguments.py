@@ -18,6 +18,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wbc_jax.errors import EXIT_SIGINT, WbcError
+from wbc_jax.runtime.allocator import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ def run_from_command_line(
     options: type[T], run: Callable[[T], int], argv: Sequence[str] | None = None
 ) -> int:
     """Parses options, runs, prints an error that a user can act on; returns the exit code."""
+    if argv is None:  # a process of its own
+        keep_freed_memory()
     try:
         return run(parse_options(options, argv, description=(run.__doc__ or "").partition("\n")[0]))
     except WbcError as error:

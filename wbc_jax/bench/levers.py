@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ from wbc_jax.bench.result_file import append_values
 from wbc_jax.bench.schema import Machine, describe_machine
 from wbc_jax.bench.timing import Timing, interquartile_range, paired_ratios, time_interleaved
 from wbc_jax.errors import EXIT_OK, UsageError
+from wbc_jax.runtime.allocator import allocation
 
 if TYPE_CHECKING:  # jax is slow to import, and the command line lists benchmarks without it
     from wbc_jax.models.lowerings import Form
@@ -72,7 +72,7 @@ class LeverRow:
     """Distance between the quartiles of the ratios of paired repeats."""
     device_detail: str
     xla_flags: str
-    glibc_tunables: str | None = field(default_factory=lambda: os.environ.get("GLIBC_TUNABLES"))
+    glibc_tunables: str | None = field(default_factory=allocation)
     """How memory was allocated, where that was chosen."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from wbc_jax.bench.energy import first_gpu
 from wbc_jax.bench.result_file import append_values, check_columns
 from wbc_jax.errors import UsageError
+from wbc_jax.runtime.allocator import allocation
 from wbc_jax.runtime.cpus import usable_cpus
 
 
@@ -108,7 +109,7 @@ class Row:
     joules_per_image: float | None = None
     """Of the device, all that it used while the steps ran."""
     peer_joules_per_image: float | None = None
-    glibc_tunables: str | None = dataclasses.field(default_factory=lambda: os.environ.get("GLIBC_TUNABLES"))
+    glibc_tunables: str | None = dataclasses.field(default_factory=allocation)
     """How memory was allocated, where that was chosen."""
 
 
