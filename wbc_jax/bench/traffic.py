@@ -108,16 +108,15 @@ class _Counts:
             self.other += 7 * result.size if self.train else 3 * result.size
             self._conv_outputs.append(result)
 
-    def equations(self, jaxpr: Any) -> None:
-        """Adds sums of two maps and poolings, which are no modules."""
+    def equations(self, jaxpr: Any, gated: frozenset[Any] = frozenset()) -> None:
+        """Adds sums of two maps and poolings, which are no modules; `gated` are maps that a gate has scaled."""
         made_by: dict[Any, str] = {}
-        gated: set[Any] = set()
         for equation in jaxpr.eqns:
             name = equation.primitive.name
             made_by.update(dict.fromkeys(equation.outvars, name))
             spread = _is_map(equation.outvars[0]) and _broadcast(equation, made_by)
             if name == "mul" and spread:
-                gated.add(equation.outvars[0])
+                gated |= {equation.outvars[0]}
             elif name == "add" and _is_map(equation.outvars[0]) and not spread:
                 self.other += (3 if self.train else 1) * _size(equation.outvars[0])
                 if (
@@ -133,7 +132,7 @@ class _Counts:
                 inputs, outputs = _size(equation.invars[0]), _size(equation.outvars[0])
                 self.other += (2 if self.train else 1) * (inputs + outputs)
             for inner in _inner(equation):
-                self.equations(inner)
+                self.equations(inner, frozenset(_passed(gated, equation, inner)))
 
 
 def count_traffic(model: nn.Module, image_size_px: int, mode: Mode, activation_bytes: int) -> Traffic:
@@ -197,6 +196,14 @@ def _broadcast(equation: Any, made_by: dict[Any, str]) -> bool:
         or made_by.get(operand) == "broadcast_in_dim"
         for operand in equation.invars
     )
+
+
+def _passed(variables: frozenset[Any], equation: Any, inner: Any) -> Iterator[Any]:
+    """What an equation's function calls those of its operands that are among `variables`."""
+    if len(inner.invars) == len(equation.invars):
+        for own, operand in zip(inner.invars, equation.invars, strict=True):
+            if not hasattr(operand, "val") and operand in variables:
+                yield own
 
 
 def _inner(equation: Any) -> Iterator[Any]:
