@@ -44,7 +44,7 @@ def by_torch(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> list[np.n
     return [y.detach().numpy().transpose(0, 2, 3, 1), *gradients]
 
 
-# On one device a batch is taken apart into blocks of 6 x 1, 2 x 3 and 4 x 1 images, and 3 at once.
+# On one device the batches are taken apart into 3 blocks of 2 images, 1 of 6, 4 of 1 and 1 of 3.
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize(
     ("sizes", "features"),

@@ -2,8 +2,8 @@
 
 Kernel and map are taken to a domain of 4x4 tiles, where a convolution is 16 matrix products, one for each place in a
 tile; the tiles of the map overlap by two pixels. Lavin and Gray, Fast Algorithms for Convolutional Neural Networks,
-CVPR 2016, section 4.1. All numbers in the transforms are 0, 1 and 1/2: in float32 the result is as close to the exact
-one as that of 36 products.
+CVPR 2016, section 4.1. The numbers in the transforms are 0, 1, 1/2 and their negatives, so that little is lost in
+float32: `tests/models/test_winograd.py` compares with float64.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _backward(kept, cotangent: jax.Array):
     """The map's gradient is a convolution by the turned kernel; the kernel's has the same tiles, summed over pixels."""
     x, kernel = kept
     d_x = _convolution(cotangent, _kernel_tiles(kernel[::-1, ::-1]), "ijnf,ijcf->ijnc")
-    count = _images_at_once(x, kernel.shape[3])
+    count = _images_at_once(x, max(kernel.shape[2:]))
 
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         tiles = _map_tiles(block[0]), _output_tiles(block[1])

@@ -66,6 +66,8 @@ def global_norm(tree: Any) -> jax.Array:
 
 
 def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` by the norm that the training step takes anyway, so that it is taken once."""
+
     def clip(updates: Any, params: Any) -> Any:
         del params
         factor = limit / jnp.maximum(global_norm(updates), limit)
